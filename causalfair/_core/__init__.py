@@ -1,0 +1,1 @@
+"""The spine shared by every family; private, and imports no family."""

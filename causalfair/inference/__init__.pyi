@@ -1,0 +1,12 @@
+from .estimates import Estimates as Estimates
+from .kinds import CovarianceEstimates as CovarianceEstimates
+from .kinds import DrawEstimates as DrawEstimates
+from .kinds import InfluenceEstimates as InfluenceEstimates
+from .kinds import RepeatedEstimates as RepeatedEstimates
+from .multiplicity import adjust_p_values as adjust_p_values
+from .multiplicity import romano_wolf as romano_wolf
+from .multiplier import multiplier_draws as multiplier_draws
+from .multiplier import simultaneous_critical_value as simultaneous_critical_value
+from .tests import HypothesisTest as HypothesisTest
+from .vcov import clustered_vcov as clustered_vcov
+from .vcov import iid_vcov as iid_vcov

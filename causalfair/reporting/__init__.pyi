@@ -1,0 +1,13 @@
+from .citations import Citations as Citations
+from .format import format_count as format_count
+from .format import format_estimate as format_estimate
+from .format import format_number as format_number
+from .format import format_p as format_p
+from .format import format_percent as format_percent
+from .plot import forest_plot as forest_plot
+from .plot import overlap_plot as overlap_plot
+from .provenance import Provenance as Provenance
+from .provenance import ProvenanceCheck as ProvenanceCheck
+from .summary import Summary as Summary
+from .summary import Table as Table
+from .summary import estimates_table as estimates_table

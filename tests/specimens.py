@@ -1,0 +1,135 @@
+"""One small, quick instance of every public estimator, for the checks that hold for all of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """How to make an estimator and how to fit it on a frame.
+
+    ``weighted`` and ``clustered`` say whether ``fit`` takes these roles; ``seeded`` whether the
+    estimator has a ``random_state`` that changes its result.
+    """
+
+    make: Callable[..., Any]
+    frame: Callable[[], pd.DataFrame]
+    y: str
+    roles: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def estimator(self, **changes: Any) -> Any:
+        return self.make(**{**self.parameters, **changes})
+
+    def fit(self, X: Any = None, **changes: Any) -> Any:
+        table = self.frame() if X is None else X
+        return self.estimator(**changes).fit(table, self.y, **self.roles)
+
+    def has(self, parameter: str) -> bool:
+        return parameter in inspect.signature(self.make).parameters
+
+
+@functools.cache
+def invalid_iv() -> pd.DataFrame:
+    from causalfair.datasets import make_invalid_iv
+
+    frame, _ = make_invalid_iv(1200, random_state=4)
+    return frame
+
+
+def iv_specimens() -> dict[str, Specimen]:
+    from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+
+    from causalfair import iv
+
+    roles = {"treatment": "treatment", "instrument": "instrument", "covariates": ["x1", "x2"]}
+    learners = {
+        "instrument_learner": LogisticRegression(),
+        "treatment_learner": LogisticRegression(),
+        "outcome_learner": LinearRegression(),
+        "effect_learner": LinearRegression(),
+        "confounding_learner": LinearRegression(),
+    }
+    pair = {
+        "linear": {slot.removesuffix("_learner"): learner for slot, learner in learners.items()},
+        "ridge": {
+            slot.removesuffix("_learner"): (
+                LogisticRegression(C=0.1)
+                if slot in ("instrument_learner", "treatment_learner")
+                else Ridge(10.0)
+            )
+            for slot in learners
+        },
+    }
+    candidates = {
+        slot: {family: chosen[slot] for family, chosen in pair.items()} for slot in pair["linear"]
+    }
+    seeded = {"random_state": 0, "n_folds": 2}
+    common = {"frame": invalid_iv, "y": "y", "roles": roles}
+    return {
+        "MultiplyRobustATE": Specimen(iv.MultiplyRobustATE, **common),
+        "MRGenius": Specimen(iv.MRGenius, **common),
+        "DebiasedATE": Specimen(
+            iv.DebiasedATE, **common, parameters={**learners, **seeded, "n_repeats": 2}
+        ),
+        "SelectiveATE": Specimen(
+            iv.SelectiveATE, **common, parameters={"candidates": candidates, **seeded}
+        ),
+    }
+
+
+@functools.cache
+def trial() -> pd.DataFrame:
+    from causalfair.datasets import make_heterogeneous_effects
+
+    frame, _ = make_heterogeneous_effects(300, setup="B", n_covariates=5, random_state=4)
+    return frame
+
+
+def forest_specimens() -> dict[str, Specimen]:
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    from causalfair import forest
+
+    columns = [name for name in trial().columns if name.startswith("x")]
+    common: dict[str, Any] = {
+        "frame": trial, "y": "y", "roles": {"treatment": "treatment", "covariates": columns}
+    }  # fmt: skip
+    arms = {
+        "outcome_learner": LinearRegression(), "propensity_learner": LogisticRegression(),
+        "n_folds": 2, "random_state": 0,
+    }  # fmt: skip
+    staged = {**arms, "effect_learner": LinearRegression()}
+    return {
+        "CausalForest": Specimen(
+            forest.CausalForest, **common, parameters={"n_trees": 60, "random_state": 0}
+        ),
+        "RLearner": Specimen(forest.RLearner, **common, parameters=staged),
+        "DRLearner": Specimen(forest.DRLearner, **common, parameters=staged),
+        "XLearner": Specimen(forest.XLearner, **common, parameters=staged),
+        "TLearner": Specimen(forest.TLearner, **common, parameters=arms),
+        "SLearner": Specimen(forest.SLearner, **common, parameters=arms),
+    }
+
+
+SPECIMENS: dict[str, Specimen] = {**iv_specimens(), **forest_specimens()}
+
+
+def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """The same fit in terms of plain arrays: ``X, y, roles``."""
+    frame = specimen.frame()
+    roles = dict(specimen.roles)
+    columns = roles.pop("covariates")
+    arrays = {
+        role: frame[value].to_numpy() if isinstance(value, str) else value
+        for role, value in roles.items()
+    }
+    return frame[columns].to_numpy(), frame[specimen.y].to_numpy(), arrays
