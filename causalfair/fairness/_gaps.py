@@ -1,0 +1,339 @@
+"""Estimates whose intervals are not Wald intervals: bootstrap, BCa, profile, and scalar gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causalfair._core.validation import check_level
+from causalfair.fairness._inference import (
+    Audit,
+    JointCovariance,
+    bca_interval,
+    bootstrap_joint,
+    delta_estimates,
+    is_likelihood,
+    jackknife_joint,
+    smooth_estimates,
+)
+from causalfair.fairness._metrics import GroupMetric, gap_values, group_metric, pairwise_gaps
+from causalfair.fairness._profile import Target, profile_deviance, profile_interval
+from causalfair.inference import CovarianceEstimates, DrawEstimates
+
+if TYPE_CHECKING:
+    from causalfair._core.typing import FloatArray
+
+INTERVALS = ("delta", "bootstrap", "bca", "profile")
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class GapEstimates(CovarianceEstimates):
+    """Estimates with intervals of their own kind.
+
+    Parameters
+    ----------
+    estimate : (k,) array
+    vcov : (k, k) array
+        Covariance, for combinations of terms; nan where a normal approximation makes no sense.
+    names : sequence of str
+    intervals : callable
+        Maps a level to the (k, 2) intervals.
+    p_values : callable, optional
+        Maps a null value to the (k,) p-values; Wald when None.
+    method : str
+        Name of the kind of interval.
+    reasons : sequence of str or None, optional
+        Why a term is nan.
+    simultaneous : callable, optional
+        Maps a level to simultaneous (k, 2) intervals; the Gaussian sup-t band when None.
+
+    Attributes
+    ----------
+    method : str
+    reasons : tuple
+
+    See Also
+    --------
+    causalfair.fairness.ProxyFairness.disparity : Makes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from causalfair.fairness import GapEstimates
+    >>> est = GapEstimates([0.1], [[0.01]], ["gap"], lambda level: np.array([[0.0, 0.4]]))
+    >>> est.conf_int().tolist()
+    [[0.0, 0.4]]
+    """
+
+    method: str
+    reasons: tuple[str | None, ...]
+
+    def __init__(
+        self,
+        estimate: Any,
+        vcov: Any,
+        names: Sequence[str],
+        intervals: Callable[[float], FloatArray],
+        *,
+        p_values: Callable[[float], FloatArray] | None = None,
+        method: str = "delta",
+        reasons: Sequence[str | None] | None = None,
+        simultaneous: Callable[[float], FloatArray] | None = None,
+    ) -> None:
+        super().__init__(estimate, vcov, names)
+        object.__setattr__(self, "_intervals", intervals)
+        object.__setattr__(self, "_p_values", p_values)
+        object.__setattr__(self, "_simultaneous", simultaneous)
+        object.__setattr__(self, "method", method)
+        given = (None,) * len(self.names) if reasons is None else tuple(reasons)
+        object.__setattr__(self, "reasons", given)
+
+    def conf_int(self, level: float = 0.95, *, simultaneous: bool = False) -> FloatArray:
+        """Intervals of the kind named in ``method``.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+        simultaneous : bool, default False
+            Cover all terms at once.
+
+        Returns
+        -------
+        (k, 2) array
+        """
+        check_level(level)
+        if simultaneous and len(self.names) > 1:
+            if self._simultaneous is not None:  # type: ignore[attr-defined]
+                return np.asarray(self._simultaneous(level))  # type: ignore[attr-defined]
+            return super().conf_int(level, simultaneous=True)
+        return np.asarray(self._intervals(level))  # type: ignore[attr-defined]
+
+    def p_value(self, null: float | FloatArray = 0.0) -> FloatArray:
+        """P-values that agree with the intervals, term by term.
+
+        Parameters
+        ----------
+        null : float, default 0
+
+        Returns
+        -------
+        (k,) array
+        """
+        fn = self._p_values  # type: ignore[attr-defined]
+        return super().p_value(null) if fn is None else np.asarray(fn(float(np.max(null))))
+
+    def __getitem__(self, key: str | Sequence[str]) -> GapEstimates:
+        wanted = (key,) if isinstance(key, str) else tuple(key)
+        rows = self._selector(wanted).argmax(axis=1)
+        fn = self._p_values  # type: ignore[attr-defined]
+        return GapEstimates(
+            self.estimate[rows],
+            self.vcov[np.ix_(rows, rows)],
+            wanted,
+            partial(_rows_of, self._intervals, rows),  # type: ignore[attr-defined]
+            p_values=None if fn is None else partial(_rows_of, fn, rows),
+            method=self.method,
+            reasons=[self.reasons[r] for r in rows],
+        )
+
+
+def _rows_of(fn: Callable[[float], FloatArray], rows: Any, value: float) -> FloatArray:
+    return np.asarray(fn(value)[rows])
+
+
+def plain_gaps(
+    audit: Audit, law: JointCovariance, metric: GroupMetric, kind: str
+) -> tuple[Any, tuple[str | None, ...]]:
+    """Delta-method estimates of all pairwise gaps, and the reasons of those that are nan."""
+    gaps = pairwise_gaps(metric, audit.model.fit.G, audit.model.data.n_effective, kind)
+    return delta_estimates(audit, gaps, law), gaps.reasons
+
+
+def wald_gaps(
+    audit: Audit, law: JointCovariance, metric: GroupMetric, kind: str
+) -> GapEstimates | Any:
+    """Delta-method gaps; with reasons attached when some cannot be estimated."""
+    estimates, reasons = plain_gaps(audit, law, metric, kind)
+    if all(r is None for r in reasons):
+        return estimates
+    return GapEstimates(
+        estimates.estimate, estimates.vcov, estimates.names, estimates.conf_int, reasons=reasons
+    )
+
+
+def _percentiles(draws: FloatArray, level: float) -> FloatArray:
+    tail = (1.0 - level) / 2.0
+    return np.asarray(np.nanquantile(draws, [tail, 1.0 - tail], axis=0).T)
+
+
+def _max_t(estimate: FloatArray, draws: FloatArray, level: float) -> FloatArray:
+    """Estimate plus or minus a common number of bootstrap standard deviations (max-|t|)."""
+    spread = np.nanstd(draws, axis=0, ddof=1)
+    safe = np.where(spread > 0, spread, 1.0)
+    critical = float(np.nanquantile(np.nanmax(np.abs(draws - estimate) / safe, axis=1), level))
+    return np.column_stack([estimate - critical * spread, estimate + critical * spread])
+
+
+def _draw_p_values(draws: FloatArray, null: float) -> FloatArray:
+    below = (draws < null).mean(axis=0) + 0.5 * (draws == null).mean(axis=0)
+    tail = np.maximum(np.minimum(below, 1.0 - below), 0.5 / len(draws))
+    return np.asarray(np.minimum(2.0 * tail, 1.0))
+
+
+def resampled_gaps(
+    audit: Audit, metric: GroupMetric, kind: str, method: str, n_draws: int
+) -> GapEstimates:
+    """Percentile or BCa intervals from the tensor bootstrap."""
+    gaps = pairwise_gaps(metric, audit.model.fit.G, audit.model.data.n_effective, kind)
+    draws = gap_values(metric, bootstrap_joint(audit, n_draws), kind)
+    usable = np.isfinite(draws).all(axis=1) | ~np.isfinite(gaps.values).all()
+    draws = draws[usable]
+    draws[:, ~np.isfinite(gaps.values)] = np.nan
+    with np.errstate(invalid="ignore"):
+        vcov = np.atleast_2d(np.cov(draws, rowvar=False))
+    interval: Callable[[float], FloatArray]
+    if method == "bca":
+        left_out, count = jackknife_joint(audit)
+        jackknife = gap_values(metric, left_out, kind)
+        interval = partial(bca_interval, gaps.values, draws, jackknife, count)
+    else:
+        interval = partial(_percentiles, draws)
+    return GapEstimates(
+        gaps.values,
+        vcov,
+        gaps.names,
+        interval,
+        p_values=partial(_draw_p_values, draws),
+        method=method,
+        reasons=gaps.reasons,
+        simultaneous=partial(_max_t, gaps.values, draws),
+    )
+
+
+def _profile_all(
+    audit: Audit, targets: Sequence[Target | None], errors: FloatArray, level: float
+) -> FloatArray:
+    out = np.full((len(targets), 2), np.nan)
+    for t, target in enumerate(targets):
+        if target is not None:
+            out[t] = profile_interval(audit.model, target, float(errors[t]), level)
+    return out
+
+
+def _profile_p_values(audit: Audit, targets: Sequence[Target | None], null: float) -> FloatArray:
+    from scipy.special import chdtrc
+
+    out = np.full(len(targets), np.nan)
+    for t, target in enumerate(targets):
+        if target is not None:
+            out[t] = chdtrc(1, max(profile_deviance(audit.model, target, null), 0.0))
+    return out
+
+
+def profile_gaps(
+    audit: Audit, law: JointCovariance, metric: GroupMetric, kind: str
+) -> GapEstimates:
+    """Profile-likelihood intervals of every pairwise gap.
+
+    Raises
+    ------
+    ParameterError
+        The model is not a likelihood fit, or rows are weighted or clustered.
+    """
+    from causalfair.exceptions import ParameterError
+
+    if not is_likelihood(audit.model) or audit.weighted or audit.units is not None:
+        raise ParameterError(
+            "interval='profile' needs a likelihood fit of independent, unweighted rows; use "
+            "interval='bootstrap', which also handles weights, clusters and moment estimators."
+        )
+    gaps = pairwise_gaps(metric, audit.model.fit.G, audit.model.data.n_effective, kind)
+    wald = delta_estimates(audit, gaps, law)
+    targets = [
+        None if reason is not None else Target(metric, component, b, a, kind)
+        for reason, component, (b, a) in zip(gaps.reasons, gaps.components, gaps.pairs, strict=True)
+    ]
+    return GapEstimates(
+        gaps.values,
+        wald.vcov,
+        gaps.names,
+        partial(_profile_all, audit, targets, wald.std_error),
+        p_values=partial(_profile_p_values, audit, targets),
+        method="profile",
+        reasons=gaps.reasons,
+    )
+
+
+def pairwise_estimates(
+    audit: Audit,
+    law: JointCovariance,
+    metric: GroupMetric,
+    kind: str,
+    interval: str,
+    n_draws: int,
+) -> Any:
+    """Signed gaps or ratios with the wanted kind of interval."""
+    if interval == "delta":
+        return wald_gaps(audit, law, metric, kind)
+    if interval == "profile":
+        return profile_gaps(audit, law, metric, kind)
+    return resampled_gaps(audit, metric, kind, interval, n_draws)
+
+
+def _absolute(intervals: FloatArray) -> FloatArray:
+    """Range of |g| over an interval of g."""
+    low, high = intervals.T
+    inner = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
+    return np.column_stack([inner, np.maximum(np.abs(low), np.abs(high))])
+
+
+def _scalar_interval(signed: Any, kind: str, level: float) -> FloatArray:
+    ends = _absolute(signed.conf_int(level, simultaneous=True))
+    pick = ends.max(axis=0) if kind == "max" else ends.mean(axis=0)
+    return np.asarray(pick[None, :])
+
+
+def scalar_gap(signed: Any, kind: str, label: str) -> GapEstimates:
+    """Largest or mean absolute gap; its interval comes from simultaneous intervals of signed gaps.
+
+    The absolute value has a kink at zero, so no standard error is reported. One comparison that
+    cannot be made makes the scalar nan.
+    """
+    reasons = getattr(signed, "reasons", (None,) * len(signed.names))
+    missing = [f"{n}: {r}" for n, r in zip(signed.names, reasons, strict=True) if r is not None]
+    absolute = np.abs(signed.estimate)
+    value = float(absolute.max() if kind == "max" else absolute.mean())
+    return GapEstimates(
+        [value],
+        [[np.nan]],
+        [f"{kind} |gap|, {label}"],
+        partial(_scalar_interval, signed, kind),
+        p_values=_no_p_value,
+        method=f"simultaneous {getattr(signed, 'method', 'delta')}",
+        reasons=[missing[0] if missing else None],
+    )
+
+
+def _no_p_value(null: float) -> FloatArray:
+    del null
+    return np.array([np.nan])
+
+
+def headline_gaps(audit: Audit, law: JointCovariance, metrics: Sequence[str]) -> Any:
+    """Differences of several metrics in one set of estimates."""
+    data = audit.model.data
+    described = [group_metric(name, data.n_pred, data.n_labels) for name in metrics]
+    parts = [pairwise_gaps(m, audit.model.fit.G, data.n_effective, "difference") for m in described]
+    names = [name for part in parts for name in part.names]
+    values = np.concatenate([part.values for part in parts])
+    if audit.draws is not None:
+        draws = np.concatenate(
+            [gap_values(m, audit.draws, "difference") for m in described], axis=1
+        )
+        return DrawEstimates(draws, names)
+    jacobian = np.concatenate([p.gradient.reshape(len(p.values), -1) for p in parts])
+    return smooth_estimates(audit, values, jacobian, names, law)
