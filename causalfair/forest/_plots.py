@@ -1,0 +1,53 @@
+"""Pictures of rankings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from causalfair.reporting.plot import new_axes
+
+__all__ = ["toc_curves", "toc_plot"]
+
+
+def toc_plot(rate: Any, *, ax: Any = None, level: float = 0.95) -> Any:
+    """Draw each TOC curve with its pointwise band; it ends in zero, where all are treated."""
+    ax = new_axes(ax)
+    critical = ndtri((1 + level) / 2)
+    for number, (_, curve) in enumerate(rate.toc_.groupby("priority", sort=False)):
+        color = f"C{number}"
+        shown = f"{rate.estimates_.names[number]} = {rate.estimates_.estimate[number]:.3g}"
+        ax.plot(curve["q"], curve["estimate"], color=color, linewidth=2, label=shown)
+        half = critical * curve["std_error"].to_numpy()
+        if np.isfinite(half).all():
+            ax.fill_between(
+                curve["q"], curve["estimate"] - half, curve["estimate"] + half,
+                color=color, alpha=0.18, linewidth=0,
+            )  # fmt: skip
+    ax.legend(frameon=False)
+    return _finish(ax)
+
+
+def _finish(ax: Any) -> Any:
+    ax.axhline(0.0, color="0.55", linewidth=1.0, linestyle=(0, (4, 3)), zorder=0)
+    ax.set_xlim(0.0, 1.0)
+    ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    ax.set_xlabel("share treated, highest priority first")
+    ax.set_ylabel("their average effect less that of all")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def toc_curves(rates: Any, *, ax: Any = None) -> Any:
+    """Draw the TOC curves of several evaluation samples, thin, and their mean, thick."""
+    ax = new_axes(ax)
+    curves = np.array([rate.toc_["estimate"].to_numpy() for rate in rates])
+    q = rates[0].toc_["q"].to_numpy()
+    for curve in curves:
+        ax.plot(q, curve, color="C0", linewidth=1, alpha=0.5)
+    if len(curves) > 1:
+        ax.plot(q, curves.mean(axis=0), color="C0", linewidth=2.5, label="mean of samples")
+        ax.legend(frameon=False)
+    return _finish(ax)

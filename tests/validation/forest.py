@@ -1,0 +1,211 @@
+"""Monte-Carlo tables of the forest family, stored for the documentation.
+
+``python tests/validation/forest.py`` rewrites ``docs/_data/validation/forest_*.csv``;
+``--quick`` runs fewer replications and compares with the stored tables instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from causalfair.datasets import make_cluster_trial, make_heterogeneous_effects
+from causalfair.forest import CausalForest, rank_average_treatment_effect, validate_ranking
+
+FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
+RATES = {"autoc": 0.90319, "qini": 0.28209479}  # of a standard normal effect ranked perfectly
+
+
+def row(name: str, estimates: list[float], errors: list[float], truth: list[float]) -> dict:
+    estimate, error = np.array(estimates), np.array(errors)
+    gap = estimate - np.array(truth)
+    spread = gap.std(ddof=1)
+    return {
+        "estimator": name,
+        "bias": gap.mean(),
+        "SD": spread,
+        "mean SE": error.mean(),
+        "SE / SD": error.mean() / spread,
+        "coverage": np.mean(np.abs(gap) < 1.959964 * error),
+    }
+
+
+def rate_coverage(replications: int) -> Iterator[dict]:
+    """RATE of a perfect ranking in a trial with known propensity; n = 1,000."""
+    for method, truth in RATES.items():
+        for kind in ("bootstrap", "influence"):
+            estimates, errors = [], []
+            for seed in range(replications):
+                rng = np.random.default_rng([1, seed])
+                tau = rng.normal(size=1000)
+                w = rng.integers(0, 2, 1000)
+                y = tau * w + rng.normal(size=1000)
+                gamma = 4 * (w - 0.5) * (y - tau / 2)
+                rate = rank_average_treatment_effect(
+                    tau, gamma, method=method, std_error=kind, q=[1.0], random_state=seed
+                )
+                estimates.append(rate.estimates_.estimate[0])
+                errors.append(rate.estimates_.std_error[0])
+            yield row(f"{method.upper()}, {kind}", estimates, errors, [truth] * replications)
+
+
+def average_coverage(replications: int) -> Iterator[dict]:
+    """Average effects of a forest of 200 trees; n = 800, or 60 clusters of 15."""
+    designs: dict[str, Callable] = {
+        "randomised (setup B)": lambda seed: trial(seed, "B", known=True),
+        "observational (setup A)": lambda seed: trial(seed, "A", known=False),
+        "cluster randomised": cluster_trial,
+    }
+    for design, make in designs.items():
+        collected: dict[str, tuple[list, list, list]] = {}
+        for seed in range(replications):
+            forest, truth = make(seed)
+            for target, value in truth.items():
+                est = forest.average_effect(target)
+                store = collected.setdefault(est.names[0], ([], [], []))
+                for cell, number in zip(
+                    store, (est.estimate[0], est.std_error[0], value), strict=True
+                ):
+                    cell.append(number)
+        for name, (estimates, errors, truths) in collected.items():
+            yield row(f"{design}: {name}", estimates, errors, truths)
+
+
+def trial(seed: int, setup: str, *, known: bool) -> tuple[CausalForest, dict[str, float]]:
+    frame, truth = make_heterogeneous_effects(800, setup=setup, n_covariates=5, random_state=seed)
+    given = {"propensity": truth["propensity"]} if known else None
+    forest = CausalForest(200, random_state=seed).fit(
+        frame, "y", treatment="treatment", covariates="all", nuisances=given
+    )
+    tau, e = truth["effect"], truth["propensity"]
+    w = frame["treatment"].to_numpy() == 1
+    overlap = np.average(tau, weights=e * (1 - e))
+    sample = {"all": tau.mean(), "treated": tau[w].mean(), "overlap": overlap}
+    population = POPULATION[setup]
+    return forest, {target: population.get(target, value) for target, value in sample.items()}
+
+
+def cluster_trial(seed: int) -> tuple[CausalForest, dict[str, float]]:
+    frame, _ = make_cluster_trial(60, cluster_size=15, random_state=seed)
+    forest = CausalForest(200, random_state=seed).fit(
+        frame, "y", treatment="treatment", covariates=["x0", "x1", "x2", "x3"], cluster="cluster",
+        nuisances={"propensity": 0.5},
+    )  # fmt: skip
+    return forest, {"all": 1.0}
+
+
+def population_effects(setup: str) -> dict[str, float]:
+    _, truth = make_heterogeneous_effects(2_000_000, setup=setup, n_covariates=5, random_state=0)
+    tau, e = truth["effect"], truth["propensity"]
+    weights = {"all": np.ones_like(e), "treated": e, "overlap": e * (1 - e)}
+    return {target: float(np.average(tau, weights=w)) for target, w in weights.items()}
+
+
+POPULATION: dict[str, dict[str, float]] = {}
+
+
+def ranking_tests(replications: int) -> Iterator[dict]:
+    """Share of rejections at 5 % without (size) and with (power) heterogeneity; n = 600."""
+    for name, strength in (("no heterogeneity", 0.0), ("weak heterogeneity", 0.5)):
+        rejected: dict[str, list[bool]] = {"sequential": [], "split": [], "naive folds": []}
+        for seed in range(replications):
+            rng = np.random.default_rng([2, seed])
+            X = rng.normal(size=(600, 4))
+            w = rng.integers(0, 2, 600)
+            y = X[:, 1] + w * (1 + strength * X[:, 0]) + rng.normal(size=600)
+            roles = {"treatment": w, "nuisances": {"propensity": 0.5}}
+            forest = CausalForest(100, random_state=seed)
+            for scheme in ("sequential", "split"):
+                check = validate_ranking(
+                    forest, X, y, **roles, scheme=scheme, n_bootstrap=60, random_state=seed
+                )
+                rejected[scheme].append(check.p_value < 0.05)
+            rejected["naive folds"].append(naive_folds(forest, X, y, w, seed) < 0.05)
+        for scheme, hits in rejected.items():
+            low, high = binom.ppf([0.005, 0.995], replications, 0.05) / replications
+            yield {
+                "data": name,
+                "test": scheme,
+                "rejections": np.mean(hits),
+                "99% band of 5%": f"{low:.3f} to {high:.3f}" if strength == 0 else "",
+            }
+
+
+def naive_folds(
+    forest: CausalForest, X: np.ndarray, y: np.ndarray, w: np.ndarray, seed: int
+) -> float:
+    """What not to do: average the ratios of five ordinary cross-fitting folds."""
+    from scipy.stats import norm
+    from sklearn.base import clone
+
+    scores = np.asarray(clone(forest).fit(X, y, treatment=w, nuisances={"propensity": 0.5}).scores_)
+    fold = np.random.default_rng([3, seed]).permutation(600) % 5
+    ratios = []
+    for k in range(5):
+        train, test = fold != k, fold == k
+        model = clone(forest).fit(
+            X[train], y[train], treatment=w[train], nuisances={"propensity": 0.5}
+        )
+        rate = rank_average_treatment_effect(
+            np.asarray(model.predict(X[test])), scores[test], n_bootstrap=60, q=[1.0],
+            random_state=seed,
+        )  # fmt: skip
+        ratios.append(rate.ratio[0])
+    return float(2 * norm.sf(abs(sum(ratios)) / np.sqrt(5)))
+
+
+TABLES: dict[str, tuple[Callable[[int], Iterator[dict]], int, int]] = {
+    "forest_rate_coverage": (rate_coverage, 500, 100),
+    "forest_average_coverage": (average_coverage, 200, 40),
+    "forest_ranking_tests": (ranking_tests, 200, 30),
+}
+
+
+def agree(stored: pd.DataFrame, fresh: pd.DataFrame, replications: int) -> list[str]:
+    """Where a small run lies outside what chance allows."""
+    complaints = []
+    for column, rate in (("coverage", 0.95), ("rejections", None)):
+        if column not in fresh:
+            continue
+        for (_, old), (_, new) in zip(stored.iterrows(), fresh.iterrows(), strict=True):
+            p = min(max(rate or old[column], 0.02), 0.98)
+            low, high = binom.ppf([0.0005, 0.9995], replications, p) / replications
+            if not low <= new[column] <= high:
+                complaints.append(
+                    f"{old.iloc[0]}: {column} {new[column]:.3f}, stored {old[column]}"
+                )
+    return complaints
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=sorted(TABLES))
+    options = parser.parse_args()
+    POPULATION.update({setup: population_effects(setup) for setup in ("A", "B")})
+    complaints = []
+    for name, (make, full, quick) in TABLES.items():
+        if options.only not in (None, name):
+            continue
+        start = time.perf_counter()
+        replications = quick if options.quick else full
+        table = pd.DataFrame(make(replications)).round(3)
+        print(f"{name}: {replications} replications, {time.perf_counter() - start:.0f} s")
+        print(table.to_string(index=False))
+        path = FOLDER / f"{name}.csv"
+        if options.quick:
+            complaints += agree(pd.read_csv(path), table, replications)
+        else:
+            table.to_csv(path, index=False)
+    sys.exit("\n".join(complaints) or None)
+
+
+if __name__ == "__main__":
+    main()
