@@ -1,0 +1,10 @@
+from . import accounting as accounting
+from . import bounds as bounds
+from . import simulate as simulate
+from ._answer import Answer as Answer
+from ._answer import Answers as Answers
+from ._holdout import ReusableHoldout as ReusableHoldout
+from ._search_cv import HoldoutSearchCV as HoldoutSearchCV
+from ._selector import HoldoutFeatureSelector as HoldoutFeatureSelector
+from ._stopping import HoldoutEarlyStopping as HoldoutEarlyStopping
+from ._weights import Conjunction as Conjunction

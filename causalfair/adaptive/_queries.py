@@ -1,0 +1,314 @@
+"""From a question to numbers: record values, exact integer sums, influences of records.
+
+Error messages must not depend on holdout values. A question that fails on the holdout is run again
+on a decoy (rows without information); what fails there too is shown, anything else is charged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair.adaptive._metrics import Statistic, find_metric, predict
+from causalfair.adaptive._sealed import Sealed
+from causalfair.adaptive._state import Batch
+from causalfair.exceptions import DataError, ParameterError
+
+UNITS = 1 << 20
+_BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question: a function of (X, y), or an array with one value a holdout row."""
+
+    source: Any
+    lo: float = 0.0
+    hi: float = 1.0
+    guess: float | None = None
+    query_id: str | None = None
+    kind: str = "mean"
+    loss_sign: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("lo", self.lo), ("hi", self.hi)):
+            if not (isinstance(value, (int, float, np.number)) and math.isfinite(value)):
+                raise ParameterError(
+                    f"declare lo, hi as finite numbers; e.g. clip log-loss at 5. "
+                    f"Got {name}={value!r}."
+                )
+        if not self.lo < self.hi:
+            raise ParameterError(f"lo must be below hi. Got lo={self.lo!r}, hi={self.hi!r}.")
+        if self.guess is not None and not math.isfinite(self.guess):
+            raise ParameterError(f"guess must be a finite number. Got {self.guess!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetric:
+    """A fitted model and a metric, as a query."""
+
+    model: Any
+    metric: str
+    positive: Any = 1
+    limit: float | None = None
+    sensitive: Any = None  # function of X that gives group labels
+    levels: tuple[Any, Any] | None = None
+
+    def statistic(self, X: Any, y: Any) -> Statistic:
+        """Evaluate on rows."""
+        _, metric = find_metric(self.metric)
+        predicted = predict(self.model, X, metric.prediction, self.positive)
+        extra: dict[str, Any] = {"positive": self.positive, "limit": self.limit}
+        if metric.needs_groups:
+            extra |= {"sensitive": self.sensitive(X), "levels": self.levels}
+        return metric.compute(np.asarray(y), predicted, **extra)
+
+
+def to_units(values: Any, lo: float, hi: float) -> FloatArray:
+    """Values in whole units of ``(hi - lo) / 2**20``; non-finite ones become lo, others clip.
+
+    Units are integers below 2**20 held in float64, so sums of up to 2**33 of them are exact in any
+    order.
+    """
+    share = (np.asarray(values, dtype=np.float64) - lo) * (UNITS / (hi - lo))
+    share = np.where(np.isfinite(share), share, 0.0)
+    return np.asarray(np.rint(np.clip(share, 0.0, float(UNITS))))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some holdout rows with what the influence of a record needs."""
+
+    X: Any
+    y: Any
+    index: IntArray | None
+    share: FloatArray | None  # weight of each row in a mean (sums to one); None when equal
+    groups: IntArray | None  # record number of each row; None when rows are records
+    n_rows: int
+
+    def record_influence(self, influence: FloatArray) -> FloatArray:
+        """Sum row influences to records."""
+        if self.groups is None:
+            return influence
+        return np.asarray(np.bincount(self.groups, weights=influence))
+
+    @property
+    def mean_influence(self) -> FloatArray:
+        """Influence of each record on a mean with range one."""
+        share = self.share if self.share is not None else np.full(self.n_rows, 1 / self.n_rows)
+        return self.record_influence(share)
+
+
+def rows_of(sealed: Sealed, index: IntArray | None) -> Rows:
+    """Cut rows out of the sealed data."""
+    from causalfair.adaptive._sealed import take
+
+    weights = None if sealed.weights is None else take(sealed.weights, index)
+    groups = None if sealed.groups is None else take(sealed.groups, index)
+    if groups is not None:
+        groups = np.unique(groups, return_inverse=True)[1]
+    n = len(sealed) if index is None else len(index)
+    return Rows(
+        take(sealed.X, index),
+        take(sealed.y, index),
+        index,
+        None if weights is None else weights / weights.sum(),
+        groups,
+        n,
+    )
+
+
+def evaluate(source: Any, rows: Rows) -> Any:
+    """Raw result of a question on rows: values, or a statistic."""
+    if isinstance(source, ModelMetric):
+        return source.statistic(rows.X, rows.y)
+    if callable(source):
+        return source(rows.X) if rows.y is None else source(rows.X, rows.y)
+    return source if rows.index is None else source[rows.index]
+
+
+def check_array(source: Any, n_rows: int) -> None:
+    """Shape and dtype of an array query, before any data are touched."""
+    if callable(source) or isinstance(source, ModelMetric):
+        return
+    array = np.asarray(source)
+    if array.ndim != 1 or len(array) != n_rows or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"A query must give one number a holdout row: expected shape ({n_rows},) of numbers, "
+            f"got shape {array.shape} of dtype {array.dtype}."
+        )
+
+
+def checked_result(result: Any, n_rows: int) -> Any:
+    """Result of a question as a statistic or a vector of the right length."""
+    if isinstance(result, Statistic):
+        return result
+    values = np.asarray(result)
+    if values.shape != (n_rows,) or values.dtype.kind not in "biuf":
+        raise DataError(
+            f"A query must return one number a row: expected shape ({n_rows},) of numbers, got "
+            f"shape {values.shape} of dtype {values.dtype} on rows without information. Return "
+            "model.predict(X) == y, not its mean."
+        )
+    return values
+
+
+def run(source: Any, rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
+    """Evaluate on the holdout without letting an error speak about it.
+
+    Returns ``None`` when the question works on the decoy but not on the holdout: the caller then
+    charges it and answers as if every value were lo.
+    """
+    try:
+        return checked_result(evaluate(source, rows), rows.n_rows)
+    except Exception:  # any error may quote holdout values; none is passed on
+        failed = True
+    if failed:
+        substitute = decoy(rows)
+        checked_result(evaluate(source, substitute), substitute.n_rows)
+    return None
+
+
+@dataclass(slots=True)
+class _Part:
+    value: float
+    influence: float
+    squares: float
+    pad: float
+    variance: float
+    plain: bool
+    binary: bool
+    vector: FloatArray | None
+
+
+def _from_values(
+    values: FloatArray | BoolArray, query: Query, rows: Rows, *, keep: bool, influence: FloatArray
+) -> _Part:
+    span = query.hi - query.lo
+    binary = values.dtype == np.bool_ and query.lo == 0 and query.hi == 1
+    units = values * float(UNITS) if binary else to_units(values, query.lo, query.hi)
+    n = rows.n_rows
+    if rows.share is None:
+        mean = float(units.sum()) / (UNITS * n)
+    else:  # exactly rounded, so independent of the order of the rows
+        mean = math.fsum((units * rows.share).tolist()) / UNITS
+    equal = rows.share is None and rows.groups is None
+    biggest = 1 / n if equal else float(influence.max())
+    squares = 1 / n if equal else float(influence @ influence)
+    variance = float(np.var(units, ddof=1)) * (span / UNITS) ** 2 if keep and n > 1 else 0.0
+    vector = np.asarray(query.lo + units * (span / UNITS)) if keep else None
+    return _Part(
+        query.lo + span * mean,
+        biggest * span,
+        squares * span**2,
+        0.0 if binary else span / (2 * UNITS),
+        variance,
+        equal,
+        binary,
+        vector,
+    )
+
+
+def _from_statistic(found: Statistic, rows: Rows) -> _Part:
+    influence = rows.record_influence(found.influence)
+    value = found.value if math.isfinite(found.value) else found.lo
+    return _Part(
+        value, float(influence.max()), float(influence @ influence), 1e-12, 0.0, False, False, None
+    )
+
+
+def make_batch(
+    queries: Sequence[Query],
+    rows: Rows,
+    decoy: Callable[[Rows], Rows],
+    guesses: FloatArray,
+    *,
+    keep: bool,
+) -> Batch:
+    """Empirical facts of several questions on the same rows."""
+    equal = rows.share is None and rows.groups is None
+    influence = np.empty(0) if equal else rows.mean_influence
+    parts = []
+    for query in queries:
+        found = run(query.source, rows, decoy)
+        if found is None:
+            found = np.full(rows.n_rows, query.lo)
+        if isinstance(found, Statistic) and found.vector is not None:
+            found = np.asarray(found.vector)
+        parts.append(
+            _from_statistic(found, rows)
+            if isinstance(found, Statistic)
+            else _from_values(found, query, rows, keep=keep, influence=influence)
+        )
+    return _assemble(queries, parts, guesses, rows)
+
+
+def _assemble(
+    queries: Sequence[Query], parts: Sequence[_Part], guesses: FloatArray, rows: Rows
+) -> Batch:
+    plain = all(part.plain for part in parts)
+    vectors = None
+    if all(part.vector is not None for part in parts):
+        vectors = np.column_stack([part.vector for part in parts])  # type: ignore[misc]
+    return Batch(
+        value=np.array([part.value for part in parts]),
+        lo=np.array([query.lo for query in queries], dtype=float),
+        hi=np.array([query.hi for query in queries], dtype=float),
+        influence=np.array([part.influence for part in parts]),
+        squares=np.array([part.squares for part in parts]),
+        pad=np.array([part.pad for part in parts]),
+        guess=guesses,
+        count=rows.n_rows if plain else None,
+        binary=all(part.binary for part in parts),
+        variance=np.array([part.variance for part in parts]),
+        loss_sign=queries[0].loss_sign,
+        kind=queries[0].kind,
+        vectors=vectors,
+    )
+
+
+def column_sums(values: Any, lo: float, hi: float) -> FloatArray:
+    """Exact sums of units of every column of an (n, q) array, in blocks of bounded memory."""
+    values = np.asarray(values)
+    n, q = values.shape
+    if values.dtype == np.bool_ and lo == 0 and hi == 1:
+        return np.asarray(np.count_nonzero(values, axis=0) * float(UNITS))
+    step = max(1, _BLOCK_BYTES // (8 * max(n, 1)))
+    return np.concatenate(
+        [to_units(values[:, j : j + step], lo, hi).sum(axis=0) for j in range(0, q, step)]
+    )
+
+
+def batch_from_sums(
+    sums: FloatArray,
+    n: int,
+    lo: float,
+    hi: float,
+    guesses: FloatArray,
+    *,
+    binary: bool,
+    kind: str = "mean",
+    loss_sign: int = 1,
+) -> Batch:
+    """Batch of q plain means whose unit sums are known."""
+    q, span = len(sums), hi - lo
+    full = np.full
+    return Batch(
+        value=lo + span * sums / (UNITS * n),
+        lo=full(q, float(lo)),
+        hi=full(q, float(hi)),
+        influence=full(q, span / n),
+        squares=full(q, span**2 / n),
+        pad=full(q, 0.0 if binary else span / (2 * UNITS)),
+        guess=guesses,
+        count=n,
+        binary=binary,
+        variance=None,
+        kind=kind,
+        loss_sign=loss_sign,
+    )

@@ -1,0 +1,143 @@
+"""Cost of answers, calculators and kernels, as ratios against the obvious alternative.
+
+Run with ``nox -s bench`` or ``pytest tests/benchmarks/bench_adaptive.py --benchmark-only``.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from causalfair.adaptive import (
+    Conjunction,
+    HoldoutFeatureSelector,
+    ReusableHoldout,
+    _kernels,
+    bounds,
+)
+from causalfair.adaptive._selector import product_sums
+from causalfair.adaptive._weights import decode_cells
+
+
+def seconds(call, repeats=15):
+    """Median time of a call."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def commit_seconds(tmp_path):
+    """Time of one bare transaction with full sync on this disk."""
+    import sqlite3
+
+    connection = sqlite3.connect(tmp_path / "bare.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE t (i INTEGER PRIMARY KEY, x TEXT)")
+
+    def write():
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO t (x) VALUES (?)", ("x" * 600,))
+        connection.execute("COMMIT")
+
+    found = seconds(write, 60)
+    connection.close()
+    return found
+
+
+def test_gaussian_query_against_mean_and_commit(benchmark, tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(10_000, 5)), rng.integers(0, 2, 10_000)
+    values = rng.random(10_000)
+    holdout = ReusableHoldout.create(
+        tmp_path / "a.ledger", X, y, mechanism="gaussian", max_queries=100_000, force=True
+    )
+    floor = seconds(lambda: float(values.mean()), 60) + commit_seconds(tmp_path)
+    ours = seconds(lambda: holdout.ask(values), 60)
+    benchmark.extra_info["ratio"] = ours / floor
+    print(
+        f"\nGaussian query {1e3 * ours:.2f} ms, mean and commit {1e3 * floor:.2f} ms, "
+        f"ratio {ours / floor:.2f}"
+    )
+    benchmark.pedantic(lambda: holdout.ask(values), rounds=20)
+    assert ours / floor < 3
+
+
+def numpy_update(weights, f, step):
+    raised = weights * np.exp(step * f)
+    return raised / raised.sum()
+
+
+def test_binary_weights_update_against_numpy(benchmark):
+    size = 2**20
+    rng = np.random.default_rng(0)
+    weights, f = np.full(size, 1 / size), rng.random(size) < 0.5
+    out, as_float = np.empty(size), f.astype(float)
+    slow = seconds(lambda: numpy_update(weights, as_float, 0.1))
+    inside = float(weights[f].sum())
+    _kernels.update_binary(weights, f, inside, 0.1, out)
+    assert np.allclose(out, numpy_update(weights, as_float, 0.1))
+    fast = seconds(lambda: _kernels.update_binary(weights, f, inside, 0.1, out))
+    benchmark.extra_info["ratio"] = slow / fast
+    print(
+        f"\nbinary update NumPy {1e3 * slow:.2f} ms, kernel {1e3 * fast:.3f} ms, "
+        f"ratio {slow / fast:.1f}"
+    )
+    benchmark(lambda: _kernels.update_binary(weights, f, inside, 0.1, out))
+    assert slow / fast > 20
+
+
+def test_conjunction_against_materialised_query(benchmark):
+    weights = np.full(2**20, 2.0**-20)
+    query = Conjunction((0, 7, 13))
+    cells = np.arange(2**20)
+    mask = query.mask(20)
+    slow = seconds(lambda: float(((cells & mask) == mask) @ weights))
+    fast = seconds(lambda: query.mean(weights))
+    benchmark.extra_info["ratio"] = slow / fast
+    print(f"\nconjunction ratio {slow / fast:.1f} ({1e3 * fast:.3f} ms)")
+    benchmark(lambda: query.mean(weights))
+    assert decode_cells([2] * 3).shape == (8, 3)
+
+
+def test_two_thousand_features_in_one_batch(benchmark, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 2_000))
+    y = rng.choice([-1.0, 1.0], 20_000)
+    train, held = slice(0, 10_000), slice(10_000, None)
+    H, t = np.ascontiguousarray(X[held]), y[held]
+    product = seconds(lambda: H.T @ t, 7)
+    sums = seconds(lambda: product_sums(H, t, 4.0), 7)
+    holdout = ReusableHoldout.create(
+        tmp_path / "a.ledger", H, t, mechanism="gaussian", max_queries=10**6, seal=False, force=True
+    )
+    answers = seconds(lambda: holdout.ask_many(H > 0), 5)
+    loop = seconds(lambda: [float(np.clip(H[:, j] * t, -4, 4).mean()) for j in range(2_000)], 1)
+    print(
+        f"\n2,000 features: matrix product {1e3 * product:.1f} ms, exact clipped sums "
+        f"{1e3 * sums:.1f} ms (ratio {sums / product:.2f}), Python loop {1e3 * loop:.0f} ms, "
+        f"ask_many with ledger {1e3 * answers:.1f} ms"
+    )
+    benchmark.extra_info["ratio"] = sums / product
+    selector = HoldoutFeatureSelector(holdout, k_best=10)
+    benchmark.pedantic(lambda: selector.fit(X[train], y[train]), rounds=2)
+
+
+@pytest.mark.parametrize("method", ["gaussian", "laplace", "ladder", "thresholdout"])
+def test_calculators(benchmark, method):
+    bounds.width(9_000, 90, method=method)
+    turn = iter(range(10**6))
+    benchmark.pedantic(lambda: bounds.width(10_000 + next(turn), 1_000, method=method), rounds=30)
+    assert benchmark.stats["min"] < 0.010  # the least disturbed of 30 calls, each with a new n
+
+
+def test_compare(benchmark):
+    bounds.compare(9_000, 90)
+    turn = iter(range(10**6))
+    benchmark.pedantic(lambda: bounds.compare(10_000 + next(turn), 1_000), rounds=15)
