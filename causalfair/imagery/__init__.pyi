@@ -1,0 +1,41 @@
+from ._clusters import ImageClusterEffects as ImageClusterEffects
+from ._compare import RepresentationComparison as RepresentationComparison
+from ._compare import compare_representations as compare_representations
+from ._convolution import RandomConvolutionFeatures as RandomConvolutionFeatures
+from ._estimator import ImageSequenceCATE as ImageSequenceCATE
+from ._features import SequenceFeatures as SequenceFeatures
+from ._frames import FrameEncoder as FrameEncoder
+from ._interpret import LandCoverReport as LandCoverReport
+from ._interpret import describe_land_cover as describe_land_cover
+from ._interpret import land_cover_shares as land_cover_shares
+from ._interpret import occlusion_map as occlusion_map
+from ._interpret import plot_effect_map as plot_effect_map
+from ._interpret import plot_exemplars as plot_exemplars
+from ._ranking import RankingEvaluation as RankingEvaluation
+from ._sequence import ImageSequence as ImageSequence
+from ._spectral import SpectralFeatures as SpectralFeatures
+from ._support import SupportReport as SupportReport
+from ._torch import TorchFrameEncoder as TorchFrameEncoder
+from ._transport import Transport as Transport
+
+__all__ = [
+    "FrameEncoder",
+    "ImageClusterEffects",
+    "ImageSequence",
+    "ImageSequenceCATE",
+    "LandCoverReport",
+    "RandomConvolutionFeatures",
+    "RankingEvaluation",
+    "RepresentationComparison",
+    "SequenceFeatures",
+    "SpectralFeatures",
+    "SupportReport",
+    "TorchFrameEncoder",
+    "Transport",
+    "compare_representations",
+    "describe_land_cover",
+    "land_cover_shares",
+    "occlusion_map",
+    "plot_effect_map",
+    "plot_exemplars",
+]

@@ -1,0 +1,116 @@
+"""Standardised principal components of features, with the fit diagnostics that support needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from causalfair._core.logging import warn
+from causalfair._core.typing import FloatArray
+from causalfair.exceptions import CausalFairWarning, ParameterError
+
+__all__ = ["Compressor", "resolve_components"]
+
+SHARE = 0.95
+MOST = 50
+
+
+class Compressor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Standardise columns, drop constant ones, and keep leading principal components.
+
+    Parameters
+    ----------
+    n_components : int, "auto" or None
+        ``"auto"``: as few as explain 95 % of the variance, at most 50 and at most a tenth of the
+        rows. None: standardised columns as they are.
+
+    Attributes
+    ----------
+    kept_ : ndarray of bool, shape (D,)
+        Columns that vary.
+    components_ : ndarray of shape (m, D') or None
+        Unit vectors, the largest loading positive.
+    explained_ : ndarray of shape (m,)
+        Shares of variance.
+    """
+
+    def __init__(self, n_components: Any = "auto") -> None:
+        self.n_components = n_components
+
+    def fit(self, X: Any, y: Any = None) -> Compressor:
+        """Learn means, spreads and components of ``X`` (n, D)."""
+        del y
+        X = np.asarray(X, dtype=np.float64)
+        self.mean_: FloatArray = X.mean(axis=0)
+        sd = X.std(axis=0)
+        # A column is constant if its spread is lost in the rounding of its mean.
+        self.kept_ = sd > 1e-12 + 1e-7 * np.abs(self.mean_)
+        self.sd_: FloatArray = sd
+        if not self.kept_.any():
+            self.kept_ = np.zeros_like(self.kept_)
+            self.components_, self.explained_ = None, np.zeros(0)
+            return self
+        if self.n_components is None:
+            self.components_, self.explained_ = None, np.ones(int(self.kept_.sum()))
+            return self
+        Z = self._standardise(X)
+        _, values, rows = np.linalg.svd(Z, full_matrices=False)
+        share = values**2 / (values**2).sum()
+        m = resolve_components(self.n_components, share, len(X))
+        rows = rows[:m]
+        sign = np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
+        self.components_, self.explained_ = rows * sign[:, None], share[:m]
+        return self
+
+    def _standardise(self, X: Any) -> FloatArray:
+        X = np.asarray(X, dtype=np.float64)[:, self.kept_]
+        return np.asarray((X - self.mean_[self.kept_]) / self.sd_[self.kept_])
+
+    def transform(self, X: Any) -> FloatArray:
+        """Components (n, m) of ``X`` (n, D)."""
+        Z = self._standardise(X)
+        return Z if self.components_ is None else np.asarray(Z @ self.components_.T)
+
+    def reconstruction_error(self, X: Any) -> FloatArray:
+        """Mean squared distance of standardised rows from the space of the components, (n,)."""
+        Z = self._standardise(X)
+        if self.components_ is None:
+            return np.zeros(len(Z))
+        rest = Z - (Z @ self.components_.T) @ self.components_
+        return np.asarray((rest**2).mean(axis=1))
+
+    def names(self, columns: Any) -> list[str]:
+        """Names of the output, given those of the input."""
+        if self.components_ is None:
+            return [str(c) for c, kept in zip(columns, self.kept_, strict=True) if kept]
+        return [f"image_pc{j + 1}" for j in range(len(self.components_))]
+
+
+def resolve_components(wanted: Any, share: FloatArray, n: int) -> int:
+    """Number of components meant by ``n_components``, given shares of variance."""
+    most = int((share > 1e-12).sum())
+    if isinstance(wanted, str):
+        enough = int(np.searchsorted(np.cumsum(share), SHARE - 1e-12) + 1)
+        return max(1, min(enough, MOST, n // 10, most))
+    if wanted > most:
+        warn(
+            f"n_components={wanted} exceeds the rank {most} of the image features; {most} are used.",
+            CausalFairWarning,
+        )
+    return max(1, min(int(wanted), most))
+
+
+def check_components(n_components: Any, owner: str) -> None:
+    """Refuse what is not a count, ``"auto"`` or None."""
+    good = n_components is None or n_components == "auto"
+    good = good or (
+        isinstance(n_components, int | np.integer)
+        and not isinstance(n_components, bool)
+        and n_components >= 1
+    )
+    if not good:
+        raise ParameterError(
+            f"{owner} got n_components={n_components!r}; give a positive integer, 'auto' or None."
+        )

@@ -1,0 +1,212 @@
+"""From image features and tabular covariates to the table a learner sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalfair._core.logging import warn
+from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair.exceptions import CausalFairWarning, DataError, IdentificationError, ParameterError
+from causalfair.imagery._compress import Compressor
+
+__all__ = [
+    "SOURCES",
+    "Design",
+    "assignment_probability",
+    "guard_clusters",
+    "refuse_copies",
+    "resolve_source",
+]
+
+SOURCES = ("tabular", "image", "sequence", "tabular+image", "tabular+sequence")
+WIDE = 10
+
+
+@dataclass(frozen=True)
+class Design:
+    """Features of the units of a trial.
+
+    Attributes
+    ----------
+    raw : ndarray of shape (R, D) or None
+        Pooled features of places; None without images.
+    raw_names : list of str
+        Their names.
+    row_of_unit : ndarray of shape (n,) or None
+        Place of each unit.
+    tabular : pandas.DataFrame of shape (n, p)
+        Covariates.
+    n_components : int, "auto" or None
+        How features are compressed.
+    """
+
+    raw: FloatArray | None
+    raw_names: list[str]
+    row_of_unit: IntArray | None
+    tabular: Any
+    n_components: Any
+
+    def compressor(self, units: Any = slice(None)) -> Compressor | None:
+        """Compressor learned from the places of some units."""
+        if self.raw is None or self.row_of_unit is None:
+            return None
+        places = np.unique(self.row_of_unit[units])
+        return Compressor(self.n_components).fit(self.raw[places])
+
+    def frame(self, compressor: Compressor | None, units: Any = slice(None)) -> Any:
+        """Table of some units, image features first."""
+        tabular = self.tabular.iloc[units]
+        if compressor is None or self.raw is None or self.row_of_unit is None:
+            return tabular.reset_index(drop=True)
+        values = compressor.transform(self.raw)[self.row_of_unit[units]]
+        return join(values, compressor.names(self.raw_names), tabular)
+
+
+def join(values: FloatArray, names: list[str], tabular: Any) -> Any:
+    """Image features and covariates side by side; a constant column where nothing varies."""
+    import pandas as pd
+
+    left = pd.DataFrame(np.ascontiguousarray(values), columns=names)
+    if tabular is None or not tabular.shape[1]:
+        if not names:
+            return pd.DataFrame({"constant": np.zeros(len(values))})
+        return left
+    return pd.concat([left, tabular.reset_index(drop=True)], axis=1)
+
+
+def resolve_source(source: str, images: Any, X: Any, owner: str) -> str:
+    """The data source meant by ``"auto"``, and what was given must suffice for it."""
+    if source == "auto":
+        parts = [
+            *(["tabular"] if X is not None else []),
+            *(["sequence"] if images is not None else []),
+        ]
+        if not parts:
+            raise DataError(f"{owner} got neither images nor X; give one or both.")
+        return "+".join(parts)
+    if source not in SOURCES:
+        raise ParameterError(
+            f"{owner}: data_source={source!r} is not 'auto' or one of {', '.join(map(repr, SOURCES))}."
+        )
+    if "tabular" in source and X is None:
+        raise DataError(f"{owner}: data_source={source!r} needs X.")
+    if source != "tabular" and images is None:
+        raise DataError(f"{owner}: data_source={source!r} needs images.")
+    return source
+
+
+def guard_clusters(
+    cluster: Any, individual: bool, image_of_unit: IntArray | None, w: FloatArray, owner: str
+) -> Any:
+    """Clusters to use: those given, else the shared images; refuse where W never varies within."""
+    if image_of_unit is None or cluster is not None:
+        return cluster
+    counts = np.bincount(image_of_unit)
+    if counts.max() <= 1:
+        return None
+    if individual:
+        warn(
+            f"{owner}: individual=True: errors ignore that {w.size} units share "
+            f"{int((counts > 0).sum())} images, and are too small if units of a place resemble each "
+            "other.",
+            CausalFairWarning,
+        )
+        return None
+    treated = np.bincount(image_of_unit, weights=w)
+    shared = counts > 1
+    if np.isin(treated[shared], [0]).all() or (
+        ((treated == 0) | (treated == counts))[shared].all()
+    ):
+        raise IdentificationError(
+            f"{owner}: the treatment is constant within each of the {int(shared.sum())} images that "
+            "several units share, so it was assigned to groups. Give cluster= (the groups), or "
+            "individual=True if units were assigned one by one."
+        )
+    return image_of_unit
+
+
+def assignment_probability(
+    propensity: Any, strata: Any, w: FloatArray, owner: str
+) -> tuple[FloatArray | None, str]:
+    """Probability of treatment of each unit (None: estimate it), and a sentence on its origin."""
+    n = w.size
+    if isinstance(propensity, str):
+        if propensity != "estimate":
+            raise ParameterError(
+                f"{owner} got propensity={propensity!r}; give the probability of treatment (a number "
+                "or one a unit), 'estimate' for observational data, or None for the observed share."
+            )
+        return None, "probability of treatment estimated: not a trial by design"
+    if propensity is not None:
+        e = (
+            np.full(n, propensity, float)
+            if np.ndim(propensity) == 0
+            else np.asarray(propensity, float)
+        )
+        return e, "probability of treatment given"
+    if strata is None:
+        return np.full(n, w.mean()), f"probability of treatment: the observed share, {w.mean():.3f}"
+    labels, codes = np.unique(np.asarray(strata), return_inverse=True)
+    if codes.size != n:
+        raise DataError(f"{owner}: strata has {codes.size} values for {n} units.")
+    share = np.bincount(codes, weights=w) / np.bincount(codes)
+    one_arm = (share == 0) | (share == 1)
+    if one_arm.any():
+        raise IdentificationError(
+            f"{owner}: {int(one_arm.sum())} of {labels.size} strata have one arm only, the first "
+            f"being {labels[one_arm][0]!r}; leave those units out or merge strata."
+        )
+    return share[codes], f"probability of treatment: observed shares in {labels.size} strata"
+
+
+def refuse_copies(tabular: Any, w: FloatArray, owner: str) -> None:
+    """Refuse covariates that are the treatment under another name."""
+    for name in tabular.columns:
+        values = np.asarray(tabular[name])
+        if values.dtype.kind not in "fiub":
+            continue
+        seen = np.isfinite(values)
+        if seen.sum() > 2 and np.ptp(values[seen]) > 0 and np.ptp(w[seen]) > 0:
+            r = np.corrcoef(values[seen], w[seen])[0, 1]
+            if abs(r) > 1 - 1e-9:
+                raise DataError(
+                    f"{owner}: the covariate {name!r} is the treatment itself (correlation {r:.3f}); "
+                    "with it no comparison is left. Take it out of covariates."
+                )
+
+
+def warn_if_wide(design: Design, owner: str) -> None:
+    """Raw features far more numerous than places."""
+    if design.raw is None or design.n_components is not None:
+        return
+    R, D = design.raw.shape
+    if D > WIDE * R:
+        warn(
+            f"{owner}: {D} image features for {R} places; consider n_components='auto'.",
+            CausalFairWarning,
+        )
+
+
+def acquisition_check(valid: FloatArray, w: FloatArray, owner: str) -> float:
+    """Standardised difference between arms of the share of frames that could be used."""
+    sd = valid.std()
+    if sd < 1e-12:
+        return 0.0
+    difference = float((valid[w == 1].mean() - valid[w == 0].mean()) / sd)
+    # A chance difference has standard deviation sqrt(1/n1 + 1/n0): flag what exceeds both.
+    chance = 3 * np.sqrt(1 / (w == 1).sum() + 1 / (w == 0).sum())
+    if abs(difference) > max(0.1, chance):
+        warn(
+            f"{owner}: the share of usable frames differs between arms by {difference:.2f} standard "
+            "deviations; images may have been acquired differently for treated places.",
+            CausalFairWarning,
+        )
+    return difference
+
+
+def usable_mask(images: Any) -> BoolArray:
+    """Frames that may be used by the row of each unit, (n, T)."""
+    return np.asarray(images.usable[images.row_of_unit])

@@ -1,0 +1,681 @@
+"""Conditional average treatment effects given image sequences."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from causalfair._core.base import CausalEstimator
+from causalfair._core.compat import HasMethods, Interval, StrOptions, fit_context
+from causalfair._core.crossfit import fold_hash, make_folds
+from causalfair._core.logging import progress
+from causalfair._core.random import child_seed, int_seed, root_seed
+from causalfair._core.roles import RoleData, resolve_roles
+from causalfair._core.typing import FloatArray, IntArray
+from causalfair._core.validation import check_binary
+from causalfair.exceptions import DataError, IdentificationError, ParameterError
+from causalfair.imagery._compress import Compressor, check_components
+from causalfair.imagery._design import (
+    Design,
+    acquisition_check,
+    assignment_probability,
+    guard_clusters,
+    join,
+    refuse_copies,
+    resolve_source,
+    usable_mask,
+    warn_if_wide,
+)
+from causalfair.imagery._features import SequenceFeatures
+from causalfair.imagery._ranking import METRICS, RankingEvaluation, evaluate_priorities
+from causalfair.imagery._sequence import ImageSequence, as_sequence
+from causalfair.imagery._spatial import spatial_groups
+from causalfair.imagery._support import SupportReference
+
+__all__ = ["ImageSequenceCATE"]
+
+OWNER = "ImageSequenceCATE.fit"
+REPRESENT, LEARN, FOLDS, TRAIN, RATE = range(5)  # keys of the random streams
+
+
+class ImageSequenceCATE(CausalEstimator):
+    """Effects of a treatment given what is visible from above, in a randomised trial.
+
+    Images of each place before the treatment are turned into features, joined with tabular
+    covariates if there are any, and handed to a learner of heterogeneous effects. The average
+    effect, projections and the evaluation of the ranking rest on the randomisation, not on the
+    features being right; a poor representation costs power only.
+
+    Parameters
+    ----------
+    representation : transformer of image sequences, optional
+        :class:`SequenceFeatures` (the default: random convolutional features, mean and trend), or
+        anything with ``fit`` and ``transform(images) -> (n_images, D)``.
+    learner : effect model, optional
+        From :mod:`causalfair.forest`; :class:`~causalfair.forest.CausalForest` when None. With fewer
+        than about 100 places prefer ``RLearner`` or ``DRLearner`` with a ridge.
+    data_source : str, default "auto"
+        ``"tabular"``, ``"image"`` (the latest frame only), ``"sequence"``, ``"tabular+image"``,
+        ``"tabular+sequence"``; ``"auto"`` uses all that is given.
+    n_components : int, "auto" or None, default "auto"
+        Principal components of the features, learned within training folds; None for raw features.
+    scheme : {"sequential", "split", "oob"}, default "sequential"
+        How ranking and evaluation are kept apart in :meth:`evaluate`.
+    n_folds : int, default 5
+        Folds of the sequential scheme.
+    spatial_folds : bool, default True
+        Keep places whose images overlap in one fold, where ``coords`` and ``gsd`` are known.
+    n_jobs : int, optional
+        Threads; results do not depend on it.
+    random_state : int, SeedSequence, Generator, RandomState or None
+        Seed.
+
+    Attributes
+    ----------
+    estimates_ : Estimates
+        The average effect.
+    effect_model_ : effect model
+        The fitted learner: ``calibration_test()``, ``average_effect(target)`` and so on.
+    representation_ : transformer or None
+        The fitted representation.
+    compressor_ : Compressor or None
+        Its components.
+    data_source_ : str
+        What was used.
+
+    See Also
+    --------
+    compare_representations : Which data, features and learner to use.
+    ImageClusterEffects : A few types of places.
+
+    Notes
+    -----
+    Representation and components use images only, never outcomes. The sequential scheme trains on
+    folds 1 to k-1 and ranks fold k, k = 2, ..., K; under no heterogeneity the sum of the K-1 RATE
+    ratios over sqrt(K-1) is standard normal. Where units share images they are clustered by image
+    unless told otherwise.
+
+    References
+    ----------
+    .. [1] C. T. Jerzak, R. Vashistha and A. Daoud (2024). Effect heterogeneity with Earth
+       observation in randomized controlled trials. arXiv:2407.11674
+    .. [2] S. Wager (2024). Sequential validation of treatment heterogeneity. arXiv:2405.05534
+
+    Examples
+    --------
+    >>> from causalfair.datasets import make_image_sequence_trial
+    >>> from causalfair.forest import CausalForest
+    >>> from causalfair.imagery import ImageSequenceCATE, SequenceFeatures, SpectralFeatures
+    >>> frame, truth = make_image_sequence_trial(200, size=12, random_state=0)
+    >>> model = ImageSequenceCATE(
+    ...     SequenceFeatures(SpectralFeatures()), CausalForest(100), random_state=1
+    ... )
+    >>> model = model.fit(truth["images"], frame["y"], treatment=frame["treatment"])
+    >>> model.predict(truth["images"]).shape
+    (200,)
+    """
+
+    _title: ClassVar[str] = "Effects given image sequences"
+    _estimand: ClassVar[str] = "average effect E[Y(1) - Y(0)], and its variation with the images"
+    _assumptions: ClassVar[tuple[str, ...]] = (
+        "treatment assigned at random with the probability stated below",
+        "one unit's (cluster's) treatment does not act on another's outcome",
+        "images taken before treatment",
+        "units or clusters drawn independently",
+    )
+    _citations: ClassVar[tuple[str, ...]] = ("jerzak2024effect", "wager2024sequential")
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "representation": [HasMethods(["fit", "transform"]), None],
+        "learner": [HasMethods(["fit", "predict"]), None],
+        "data_source": [str],
+        "n_components": [Integral, str, None],
+        "scheme": [StrOptions({"sequential", "split", "oob"})],
+        "n_folds": [Interval(Integral, 2, None, closed="left")],
+        "spatial_folds": ["boolean"],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        representation: Any = None,
+        learner: Any = None,
+        *,
+        data_source: str = "auto",
+        n_components: Any = "auto",
+        scheme: str = "sequential",
+        n_folds: int = 5,
+        spatial_folds: bool = True,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.representation = representation
+        self.learner = learner
+        self.data_source = data_source
+        self.n_components = n_components
+        self.scheme = scheme
+        self.n_folds = n_folds
+        self.spatial_folds = spatial_folds
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @fit_context
+    def fit(
+        self,
+        images: Any,
+        y: Any,
+        *,
+        treatment: Any,
+        X: Any = None,
+        covariates: Any = None,
+        cluster: Any = None,
+        sample_weight: Any = None,
+        propensity: Any = None,
+        strata: Any = None,
+        individual: bool = False,
+    ) -> ImageSequenceCATE:
+        """Represent the images and learn effects.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (n, T, H, W, C), or None
+            Images; None for tabular covariates only.
+        y : array of shape (n_units,) or str
+            Outcome, or the name of its column in ``X``.
+        treatment : array of shape (n_units,) or str
+            Binary treatment.
+        X : frame or array of shape (n_units, p), optional
+            Tabular covariates.
+        covariates : "all", list of str or formula, optional
+            Which columns of ``X`` to use; required where a role is a column name.
+        cluster : array, str or list of str, optional
+            Units of assignment or sampling. Units that share an image are clustered by it when
+            None, unless the treatment never varies within images: then it has to be given.
+        sample_weight : array of shape (n_units,) or str, optional
+            Sampling weights.
+        propensity : float, array of shape (n_units,), "estimate" or None
+            Probability of treatment. The observed share (by stratum) when None, ``"estimate"`` for
+            observational data.
+        strata : array of shape (n_units,), optional
+            Strata of the randomisation.
+        individual : bool, default False
+            Units were sampled and assigned one by one although they share images; errors then
+            ignore the sharing, with a warning.
+
+        Returns
+        -------
+        ImageSequenceCATE
+            The fitted model.
+
+        Raises
+        ------
+        DataError
+            Lengths that differ, missing values, images without usable frames.
+        IdentificationError
+            The treatment does not vary, is constant within images without ``cluster``, or folds are
+            too small.
+        """
+        check_components(self.n_components, OWNER)
+        sequence = None if images is None else as_sequence(images, owner=OWNER)
+        self.data_source_ = resolve_source(self.data_source, sequence, X, OWNER)
+        learner = self._learner()
+        data, w = self._roles(X, y, treatment, covariates, cluster, sample_weight, learner,
+                              sequence, individual)  # fmt: skip
+        root = root_seed(self.random_state)
+        self._check_images(sequence, data, w)
+        design = self._design(sequence, data, root)
+        e, self._propensity_note = assignment_probability(propensity, strata, w, OWNER)
+        self.compressor_ = design.compressor()
+        self.effect_model_ = self._train(
+            learner, design, self.compressor_, slice(None), data, w, e, root, 0
+        )
+        self.estimates_ = self.effect_model_.estimates_
+        folds = self._cross_rank(learner, design, data, w, e, root, sequence)
+        self._remember(design, data, folds, root)
+        digest = None if self.scheme == "oob" else fold_hash(folds)
+        return self._finish(data, seed=root, folds=digest)  # type: ignore[no-any-return]
+
+    # Parts of the fit -----------------------------------------------------------------------------
+
+    def _learner(self) -> Any:
+        from causalfair.forest import CausalForest
+
+        return CausalForest() if self.learner is None else self.learner
+
+    def _roles(
+        self, X: Any, y: Any, treatment: Any, covariates: Any, cluster: Any, sample_weight: Any,
+        learner: Any, sequence: ImageSequence | None, individual: bool,
+    ) -> tuple[RoleData, FloatArray]:  # fmt: skip
+        if X is None and any(isinstance(role, str) for role in (y, treatment, cluster)):
+            raise DataError(f"{OWNER}: a role is given by column name, but there is no X.")
+        if "tabular" not in self.data_source_ and covariates is None:
+            covariates = [] if X is not None else None
+        table = np.empty((len(y), 0)) if X is None else X
+
+        def resolve(groups: Any) -> RoleData:
+            return resolve_roles(
+                table, y, owner=OWNER, covariates=covariates, roles={"treatment": treatment},
+                cluster=groups, sample_weight=sample_weight,
+                allow_nan=bool(learner.__sklearn_tags__().input_tags.allow_nan),
+            )  # fmt: skip
+
+        data = resolve(cluster)
+        if np.unique(data.roles["treatment"]).size < 2:
+            raise IdentificationError(
+                f"{OWNER}: treatment takes one value in all {data.n} units; it must vary."
+            )
+        w = check_binary(data.roles["treatment"], "treatment", owner=OWNER).values
+        refuse_copies(data.covariates, w, OWNER)
+        if sequence is not None and sequence.n_units != data.n:
+            raise DataError(
+                f"{OWNER}: the images have {sequence.n_units} units, y has {data.n}. Give "
+                "ImageSequence(image_of_unit=...) where units share images."
+            )
+        shared = None if sequence is None else sequence.image_of_unit
+        groups = guard_clusters(cluster, individual, shared, w, OWNER)
+        if groups is not cluster:
+            data = resolve(groups)
+            self._cluster_note = "Clusters: units that share an image."
+        else:
+            self._cluster_note = ""
+        return data, w
+
+    def _check_images(self, sequence: ImageSequence | None, data: RoleData, w: FloatArray) -> None:
+        self.acquisition_difference_ = 0.0
+        self.placebo_ = bool(
+            sequence is not None and sequence.on_post == "allow" and sequence.n_post
+        )
+        if sequence is not None:
+            share = usable_mask(sequence).mean(axis=1)
+            self.acquisition_difference_ = acquisition_check(share, w, OWNER)
+
+    def _design(self, sequence: ImageSequence | None, data: RoleData, root: Any) -> Design:
+        self.representation_, raw, names, rows = None, None, [], None
+        if self.data_source_ != "tabular" and sequence is not None:
+            seen = sequence.latest() if "image" in self.data_source_ else sequence
+            representation = self.representation
+            representation = SequenceFeatures() if representation is None else representation
+            representation = _seeded(representation, root, REPRESENT, self.n_jobs)
+            raw = np.asarray(representation.fit_transform(seen), dtype=np.float64)
+            if raw.ndim != 2 or len(raw) != len(seen.row_image):
+                raise DataError(
+                    f"{OWNER}: the representation returned shape {raw.shape} for "
+                    f"{len(seen.row_image)} places; it must be (n_images, D)."
+                )
+            if not np.isfinite(raw).all():
+                raise DataError(f"{OWNER}: the representation returned missing values.")
+            self.representation_, rows = representation, seen.row_of_unit
+            names = _names(representation, raw.shape[1])
+        if "tabular" in self.data_source_ and not data.covariates.shape[1]:
+            raise DataError(f"{OWNER}: data_source={self.data_source_!r}, but X has no covariates.")
+        tabular = data.covariates
+        if "tabular" not in self.data_source_:
+            tabular = tabular.iloc[:, :0]
+        design = Design(raw, names, rows, tabular, self.n_components)
+        warn_if_wide(design, OWNER)
+        return design
+
+    def _train(
+        self, learner: Any, design: Design, compressor: Any, units: Any, data: RoleData,
+        w: FloatArray, e: FloatArray | None, root: Any, key: int,
+    ) -> Any:  # fmt: skip
+        """A copy of the learner fitted to some units."""
+        fresh = _seeded(learner, root, LEARN, self.n_jobs, key)
+        cluster, weight = data.cluster, data.sample_weight
+        return fresh.fit(
+            design.frame(compressor, units),
+            data.y[units],  # type: ignore[index]
+            treatment=w[units],
+            nuisances=None if e is None else {"propensity": e[units]},
+            cluster=None if cluster is None else cluster[units],
+            sample_weight=None if weight is None else weight[units],
+        )
+
+    def _cross_rank(
+        self, learner: Any, design: Design, data: RoleData, w: FloatArray, e: FloatArray | None,
+        root: Any, sequence: ImageSequence | None,
+    ) -> IntArray:  # fmt: skip
+        """Rank units by models that did not see them; the fold in which each is evaluated, or -1."""
+        effect = np.asarray(self.effect_model_.predict(None), dtype=np.float64)
+        if self.scheme == "oob":
+            self._priority = effect
+            return np.zeros(data.n, dtype=np.intp)
+        groups = None if data.cluster is None else data.cluster[:, 0]
+        if self.spatial_folds and sequence is not None:
+            groups = spatial_groups(sequence, groups, data.n)
+        count = 2 if self.scheme == "split" else self.n_folds
+        strata = w if data.cluster is None else None
+        folds = make_folds(
+            data.n, count, seed=child_seed(root, FOLDS), stratify=strata, groups=groups
+        )
+        _check_arms(folds, w, count)
+        self._priority = np.full(data.n, np.nan)
+        for fold in progress(range(1, count), "ranking"):
+            train, test = np.flatnonzero(folds < fold), np.flatnonzero(folds == fold)
+            compressor = design.compressor(train)
+            model = self._train(learner, design, compressor, train, data, w, e, root, fold)
+            self._priority[test] = model.predict(design.frame(compressor, test))
+        return np.where(folds == 0, -1, folds)
+
+    def _remember(self, design: Design, data: RoleData, folds: IntArray, root: Any) -> None:
+        """What evaluation and support need: a few numbers a unit and a place."""
+        self._folds, self._seed = folds, child_seed(root, RATE)
+        self._tabular_names = tuple(map(str, design.tabular.columns))
+        self._support_reference = None
+        if design.raw is not None and design.row_of_unit is not None:
+            groups = None if data.cluster is None else data.cluster[:, 0]
+            self._support_reference = SupportReference.learn(design.raw, design.row_of_unit, groups)
+
+    # After the fit --------------------------------------------------------------------------------
+
+    def predict(self, images: Any = None, X: Any = None) -> FloatArray:
+        """Effect of the treatment given images and covariates.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (n, T, H, W, C), optional
+            New places, with the bands and scaling of ``fit``.
+        X : frame or array of shape (n_units, p), optional
+            Their covariates. With neither, the units of the trial, each by a model that did not see
+            it.
+
+        Returns
+        -------
+        ndarray of shape (n_units,)
+            Effects in units of the outcome.
+
+        Raises
+        ------
+        DataError
+            What the model was fitted with is missing, or bands or scaling differ.
+        """
+        check_is_fitted(self)
+        if images is None and X is None:
+            effect: FloatArray = self.effect_model_.predict(None)
+            return effect
+        new: FloatArray = self.effect_model_.predict(self._new_frame(images, X, "predict"))
+        return new
+
+    def predict_interval(
+        self, images: Any = None, X: Any = None, level: float = 0.95
+    ) -> FloatArray:
+        """Pointwise intervals of the effect, where the learner has them.
+
+        Parameters
+        ----------
+        images, X : optional
+            As for :meth:`predict`.
+        level : float, default 0.95
+            Confidence level.
+
+        Returns
+        -------
+        ndarray of shape (n_units, 2)
+            Lower and upper ends.
+
+        Raises
+        ------
+        ParameterError
+            The learner has no intervals.
+        """
+        check_is_fitted(self)
+        if not hasattr(self.effect_model_, "predict_interval"):
+            raise ParameterError(
+                f"ImageSequenceCATE.predict_interval: {type(self.effect_model_).__name__} has no "
+                "intervals; use CausalForest."
+            )
+        rows = (
+            None if images is None and X is None else self._new_frame(images, X, "predict_interval")
+        )
+        ends: FloatArray = self.effect_model_.predict_interval(rows, level)
+        return ends
+
+    def _new_frame(self, images: Any, X: Any, method: str) -> Any:
+        owner = f"ImageSequenceCATE.{method}"
+        tabular = None
+        if self._tabular_names:
+            if X is None:
+                raise DataError(
+                    f"{owner} needs X: the model uses {', '.join(self._tabular_names)}."
+                )
+            tabular = self._encoder.transform(X, owner=owner)
+        elif X is not None:
+            raise DataError(f"{owner} got X, but the model uses images only.")
+        if self.representation_ is None:
+            if images is not None:
+                raise DataError(f"{owner} got images, but the model uses covariates only.")
+            return tabular
+        if images is None:
+            raise DataError(f"{owner} needs images: the model uses {self.data_source_}.")
+        raw, rows = self._raw(images, owner)
+        if tabular is not None and len(tabular) != len(rows):
+            raise DataError(f"{owner}: {len(rows)} units have images, X has {len(tabular)} rows.")
+        compressor: Compressor = self.compressor_
+        values = compressor.transform(raw)[rows]
+        return join(values, compressor.names(_names(self.representation_, raw.shape[1])), tabular)
+
+    def _raw(self, images: Any, owner: str) -> tuple[FloatArray, IntArray]:
+        sequence = as_sequence(images, owner=owner)
+        if "image" in self.data_source_:
+            sequence = sequence.latest()
+        raw = np.asarray(self.representation_.transform(sequence), dtype=np.float64)  # type: ignore[union-attr]
+        return raw, sequence.row_of_unit
+
+    def evaluate(self, metrics: Any = METRICS) -> RankingEvaluation:
+        """Does treating by predicted effect beat treating at random?
+
+        Parameters
+        ----------
+        metrics : str or sequence of {"autoc", "qini"}
+            AUTOC favours effects concentrated in a few units, QINI effects spread over many.
+
+        Returns
+        -------
+        RankingEvaluation
+            Table with estimate, standard error, ratio and p-value; ``plot()`` draws the curve.
+
+        Raises
+        ------
+        IdentificationError
+            A fold has fewer than ten clusters.
+        """
+        check_is_fitted(self)
+        names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        sample = self.effect_model_.sample_
+        estimates, curves = {}, {}
+        for name in names:
+            estimates[name], curves[name] = evaluate_priorities(
+                {"": self._priority}, sample.scores, self._folds, metric=name,
+                scheme=self.scheme, cluster=_first(sample.cluster),
+                sample_weight=sample.sample_weight, seed=self._seed,
+            )  # fmt: skip
+        return RankingEvaluation(estimates, self.scheme, curves, int((self._folds >= 0).sum()))
+
+    def calibration_test(self) -> Any:
+        """Did the model find the mean effect and its spread? Both terms are one if perfect."""
+        check_is_fitted(self)
+        return self.effect_model_.calibration_test()
+
+    def average_effect(self, target: str = "all", *, subset: Any = None) -> Any:
+        """Doubly robust average effect over all, treated, control or overlap-weighted units.
+
+        Parameters
+        ----------
+        target : {"all", "treated", "control", "overlap"}, default "all"
+            Population.
+        subset : bool or int array, optional
+            Units.
+
+        Returns
+        -------
+        causalfair.inference.Estimates
+            One term.
+        """
+        check_is_fitted(self)
+        return self.effect_model_.average_effect(target, subset=subset)
+
+    def best_linear_projection(self, characteristics: Any = None) -> Any:
+        """Linear projection of the effect on characteristics of the units, such as land cover.
+
+        Parameters
+        ----------
+        characteristics : frame or array of shape (n_units, k), optional
+            Interpretable columns.
+
+        Returns
+        -------
+        causalfair.inference.Estimates
+            Terms ``(intercept)`` and one a column.
+        """
+        check_is_fitted(self)
+        return self.effect_model_.best_linear_projection(characteristics)
+
+    def support(self, images: Any, X: Any = None) -> Any:
+        """Where the trial supports a prediction, and where it does not.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (G, T, H, W, C)
+            Places outside the trial.
+        X : frame or array, optional
+            Ignored by the diagnostics, which look at the images.
+
+        Returns
+        -------
+        SupportReport
+            One row a place: density ratio, distance, reconstruction error, ``supported``.
+
+        Raises
+        ------
+        ParameterError
+            The model uses no images.
+        """
+        del X
+        check_is_fitted(self)
+        reference = self._reference("support")
+        raw, rows = self._raw(images, "ImageSequenceCATE.support")
+        return reference.report(raw, rows, child_seed(self._seed, 1))
+
+    def transport(
+        self,
+        images: Any,
+        X: Any = None,
+        *,
+        unsupported: str = "exclude",
+        finite_target: bool = False,
+    ) -> Any:
+        """Average effect and map outside the trial.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (G, T, H, W, C)
+            The target region.
+        X : frame or array of shape (G, p), optional
+            Its covariates, where the model uses them.
+        unsupported : {"exclude", "ignore"}, default "exclude"
+            Leave places without support out of the average, or ignore the diagnostics.
+        finite_target : bool, default False
+            The places are the whole region rather than a sample of it.
+
+        Returns
+        -------
+        Transport
+            Terms ``target ATE`` (doubly robust), and the plug-in mean; effects, support, sensitivity.
+
+        Raises
+        ------
+        IdentificationError
+            No place is supported.
+        """
+        from causalfair.imagery._transport import transport
+
+        check_is_fitted(self)
+        reference = self._reference("transport")
+        if unsupported not in ("exclude", "ignore"):
+            raise ParameterError(
+                f"ImageSequenceCATE.transport got unsupported={unsupported!r}; use 'exclude' or "
+                "'ignore'."
+            )
+        raw, rows = self._raw(images, "ImageSequenceCATE.transport")
+        report = reference.report(raw, rows, child_seed(self._seed, 1))
+        effect = np.asarray(self.predict(images, X), dtype=np.float64)
+        return transport(
+            self.effect_model_.sample_, effect, report, self.estimates_,
+            exclude=unsupported == "exclude", finite_target=finite_target,
+        )  # fmt: skip
+
+    def _reference(self, method: str) -> SupportReference:
+        if self._support_reference is None:
+            raise ParameterError(
+                f"ImageSequenceCATE.{method} looks at images; this model uses covariates only."
+            )
+        return self._support_reference
+
+    # Reporting --------------------------------------------------------------------------------------
+
+    def _summary_header(self) -> list[tuple[str, str]]:
+        pairs = super()._summary_header()
+        pairs.append(("data", self.data_source_))
+        if self.compressor_ is not None:
+            kind = "components" if self.compressor_.components_ is not None else "features"
+            pairs.append((f"image {kind}", f"{len(self.compressor_.explained_)}"))
+        pairs.append(("learner", type(self.effect_model_).__name__))
+        return pairs
+
+    def _summary_tables(self) -> list[Any]:
+        return [self.calibration_test().table()]
+
+    def _summary_notes(self) -> list[str]:
+        notes = [self._propensity_note[0].upper() + self._propensity_note[1:] + "."]
+        if self._cluster_note:
+            notes.append(self._cluster_note)
+        if self.placebo_:
+            notes.append("PLACEBO: images taken after treatment were allowed in.")
+        notes.append("Ranking: .evaluate()   Elsewhere: .support(images), .transport(images)")
+        return notes
+
+    def _cite_extra(self) -> tuple[str, ...]:
+        learner = getattr(self, "effect_model_", None)
+        keys = tuple(getattr(learner, "_citations", ()))
+        encoder = getattr(getattr(self, "representation_", None), "frame_features_", None)
+        if type(encoder).__name__ == "RandomConvolutionFeatures":
+            keys += ("rolf2021generalizable",)
+        return keys
+
+
+def _seeded(estimator: Any, root: Any, key: int, n_jobs: int | None, *more: int) -> Any:
+    """A clone with its seed and threads set where the user set none."""
+    if getattr(estimator, "_is_cached", False):
+        return estimator
+    fresh = clone(estimator)
+    known = fresh.get_params(deep=False)
+    if "random_state" in known and known["random_state"] is None:
+        fresh.set_params(random_state=int_seed(root, key, *more))
+    if n_jobs is not None and "n_jobs" in known and known["n_jobs"] is None:
+        fresh.set_params(n_jobs=n_jobs)
+    return fresh
+
+
+def _names(representation: Any, count: int) -> list[str]:
+    if hasattr(representation, "get_feature_names_out"):
+        return [str(name) for name in representation.get_feature_names_out()]
+    return [f"image{j}" for j in range(count)]
+
+
+def _first(cluster: Any) -> Any:
+    return None if cluster is None else cluster[:, 0]
+
+
+def _check_arms(folds: IntArray, w: FloatArray, count: int) -> None:
+    """Every fold needs two units of each arm."""
+    for fold in range(count):
+        treated = int(w[folds == fold].sum())
+        control = int((folds == fold).sum()) - treated
+        if min(treated, control) < 2:
+            raise IdentificationError(
+                f"{OWNER}: fold {fold} has {treated} treated and {control} untreated units; each "
+                "needs two. Use fewer folds (n_folds=), or scheme='split'."
+            )

@@ -1,0 +1,202 @@
+"""What every frame encoder shares: reading in blocks, threads, dask, and the check of the bands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from causalfair._core.parallel import inner_threads, map_threads
+from causalfair._core.typing import BoolArray, IntArray
+from causalfair.exceptions import DataError
+from causalfair.imagery._sequence import Block, ImageSequence, as_sequence, warn_of_nan
+
+__all__ = ["FrameEncoder", "stream_features"]
+
+FloatArray32 = NDArray[np.float32]
+
+
+class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Base of transformers that make one vector of each frame.
+
+    A subclass writes ``_learn(sequence)`` and ``_encode(pixels, valid)``, which returns (f, D)
+    float32 with NaN rows for frames that cannot be used, and ``_names()``.
+    """
+
+    n_bands_in_: int
+    n_jobs: int | None = None
+
+    def fit(self, images: Any, y: Any = None) -> Any:
+        """Learn what the encoder needs of the pixels; outcomes play no role.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (n, T, H, W, C) or (n, H, W, C)
+            Images.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        FrameEncoder
+            The fitted encoder.
+        """
+        del y
+        sequence = as_sequence(images, owner=f"{type(self).__name__}.fit")
+        self.n_bands_in_ = sequence.shape[-1]
+        self.bands_in_ = sequence.bands
+        self.scale_in_ = (sequence.scale.tolist(), sequence.offset.tolist())
+        self._learn(sequence)
+        return self
+
+    def transform(self, images: Any) -> FloatArray32:
+        """Features of every frame.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (n, T, H, W, C) or (n, H, W, C)
+            Images with the bands and scaling of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n, T, D), or (n, D) for images with one frame and no time, float32
+            Features; NaN for missing frames.
+        """
+        check_is_fitted(self)
+        sequence = as_sequence(images, owner=f"{type(self).__name__}.transform")
+        self.check_schema(sequence, "transform")
+        n, frames = sequence.shape[:2]
+        out = np.full((n, frames, len(self.get_feature_names_out())), np.nan, dtype=np.float32)
+        for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
+            out[numbers, when] = values
+        return out[:, 0] if sequence._single else out
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Names of the features.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of str
+            One name a column.
+        """
+        del input_features
+        check_is_fitted(self)
+        return np.asarray(self._names(), dtype=object)
+
+    def check_schema(self, sequence: ImageSequence, method: str) -> None:
+        """Refuse images whose bands or scaling are not those of ``fit``."""
+        owner = f"{type(self).__name__}.{method}"
+        if sequence.shape[-1] != self.n_bands_in_:
+            raise DataError(
+                f"{owner} got images with {sequence.shape[-1]} band(s); it was fitted on "
+                f"{self.n_bands_in_}."
+            )
+        if None not in (sequence.bands, self.bands_in_) and sequence.bands != self.bands_in_:
+            raise DataError(
+                f"{owner} got bands {sequence.bands}; it was fitted on {self.bands_in_}. Put the "
+                "bands in the same order."
+            )
+        if (sequence.scale.tolist(), sequence.offset.tolist()) != self.scale_in_:
+            raise DataError(
+                f"{owner} got images with scale and offset {sequence.scale.tolist()}, "
+                f"{sequence.offset.tolist()}; it was fitted with {self.scale_in_[0]}, "
+                f"{self.scale_in_[1]}. Bring both to the same reflectance."
+            )
+
+    def encode(self, pixels: Any, valid: Any) -> FloatArray32:
+        """Features (f, D) of frames given as (f, H, W, C) pixels and (f, H, W) validity."""
+        return self._encode(pixels, valid)
+
+    def _learn(self, sequence: ImageSequence) -> None:
+        raise NotImplementedError
+
+    def _encode(self, pixels: FloatArray32, valid: BoolArray) -> FloatArray32:
+        raise NotImplementedError
+
+    def _names(self) -> list[str]:
+        raise NotImplementedError
+
+
+def stream_features(
+    encoder: FrameEncoder, sequence: ImageSequence, *, n_jobs: int | None = None, images: Any = None
+) -> Iterator[tuple[IntArray, slice, FloatArray32]]:
+    """Features block by block: image numbers (c,), frames, values (c, t, D).
+
+    Blocks run on threads (the kernels release the interpreter lock); those of a dask array run
+    where dask runs, on its workers if there is a client. Results do not depend on either.
+    """
+    threads = sequence.threads(n_jobs)
+    plan = sequence.blocks(images=images, threads=threads)
+    if sequence.is_dask:
+        results = _on_dask(encoder, sequence, plan)
+    else:
+        task = partial(_encode_block, encoder, sequence, float(sequence.min_valid))
+        # In batches, so that only a few blocks of features wait to be pooled.
+        results = _in_batches(task, plan, threads)
+    n_nan = 0
+    for (numbers, frames), (values, count) in zip(plan, results, strict=True):
+        n_nan += count
+        yield numbers, frames, values
+    warn_of_nan(n_nan, sequence)
+
+
+def _in_batches(task: Any, plan: list[Any], threads: int) -> Iterator[tuple[FloatArray32, int]]:
+    from causalfair._core.logging import progress
+
+    size = max(threads, 1)
+    batches = [plan[i : i + size] for i in range(0, len(plan), size)]
+    for batch in progress(batches, "image features"):
+        with inner_threads(1):
+            yield from map_threads(task, batch, n_jobs=threads)
+
+
+def _encode_block(
+    encoder: FrameEncoder, sequence: ImageSequence, min_valid: float, item: tuple[IntArray, slice]
+) -> tuple[FloatArray32, int]:
+    return _features(encoder, sequence.read(*item), min_valid)
+
+
+def _features(encoder: FrameEncoder, block: Block, min_valid: float) -> tuple[FloatArray32, int]:
+    c, t, h, w, b = block.pixels.shape
+    valid = block.valid.reshape(c * t, h, w)
+    values = encoder.encode(block.pixels.reshape(c * t, h, w, b), valid)
+    values[valid.mean(axis=(1, 2)) < min_valid] = np.nan
+    return values.reshape(c, t, -1), block.n_nan
+
+
+def _on_dask(
+    encoder: FrameEncoder, sequence: ImageSequence, plan: list[Any]
+) -> Iterator[tuple[FloatArray32, int]]:
+    """One dask task a block, computed on the scheduler in force, a few at a time."""
+    from causalfair._core.logging import progress
+    from causalfair._core.optional import import_optional
+
+    dask = import_optional("dask", extra="dask")
+    size = 4 * max(1, sequence.threads(-1))
+    task = dask.delayed(_encode_piece, pure=False)
+    for start in progress(range(0, len(plan), size), "image features"):
+        jobs = []
+        for numbers, frames in plan[start : start + size]:
+            piece = sequence.subset_images(numbers)
+            pixels, mask = piece.lazy_pixels(), piece.lazy_mask()
+            jobs.append(task(encoder, piece.without_pixels(), pixels, mask, frames))
+        yield from dask.compute(*jobs)
+
+
+def _encode_piece(
+    encoder: FrameEncoder, piece: ImageSequence, pixels: Any, mask: Any, frames: slice
+) -> tuple[FloatArray32, int]:
+    """Run on a worker: the pixels of one block have arrived as a numpy array."""
+    whole = piece.with_pixels(pixels, mask)
+    block = whole.read(np.arange(whole.n_images), frames)
+    return _features(encoder, block, float(whole.min_valid))

@@ -1,0 +1,139 @@
+"""Chips around points, cut from georeferenced rasters (extra ``imagery``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalfair._core.logging import warn
+from causalfair._core.optional import import_optional
+from causalfair._core.typing import FloatArray
+from causalfair._core.validation import check_lengths, check_numeric
+from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
+
+__all__ = ["sequence_from_geotiffs"]
+
+OWNER = "ImageSequence.from_geotiffs"
+MUCH_FILL = 0.1
+DEGREE = 111_320.0  # metres of latitude
+
+
+def sequence_from_geotiffs(
+    paths: Any,
+    *,
+    lon: Any,
+    lat: Any,
+    size_px: int | None = None,
+    size_m: float | None = None,
+    **options: Any,
+) -> Any:
+    """Cut square chips centred on points from one raster (or several) a frame.
+
+    Parameters
+    ----------
+    paths : list of path, or list of lists of path
+        Rasters of each frame.
+    lon, lat : array of shape (n,)
+        Centres in degrees.
+    size_px : int, optional
+        Height and width in pixels.
+    size_m : float, optional
+        Or in metres.
+    **options
+        Passed to ImageSequence.
+
+    Returns
+    -------
+    ImageSequence
+        Chips; pixels outside every raster are not valid.
+    """
+    from causalfair.imagery._sequence import ImageSequence
+
+    rasterio = import_optional("rasterio", extra="imagery")
+    lon = check_numeric(lon, "lon", owner=OWNER)
+    lat = check_numeric(lat, "lat", owner=OWNER)
+    check_lengths(owner=OWNER, lon=lon, lat=lat)
+    if np.abs(lat).max() > 90:
+        raise DataError(f"{OWNER}: lat reaches {np.abs(lat).max():.4g}; are lon and lat swapped?")
+    if (size_px is None) == (size_m is None):
+        raise ParameterError(f"{OWNER} needs one of size_px= (pixels) and size_m= (metres).")
+    frames = [[one] if isinstance(one, str | Path) else list(one) for one in paths]
+    pixels, masks = [], []
+    gsd, size, bands = options.pop("gsd", None), size_px, options.pop("bands", None)
+    for rasters in frames:
+        for path in rasters[:1]:
+            with rasterio.open(path) as raster:
+                gsd = _ground_size(raster) if gsd is None else gsd
+                if bands is None and all(raster.descriptions):
+                    bands = raster.descriptions
+        if size is None:
+            size = max(1, round(float(size_m) / gsd))  # type: ignore[arg-type]
+        chips, seen = _frame(rasterio, rasters, lon, lat, size)
+        pixels.append(chips)
+        masks.append(seen)
+    counts = {chips.shape[-1] for chips in pixels}
+    if len(counts) > 1:
+        raise DataError(f"{OWNER}: the rasters have different numbers of bands: {sorted(counts)}.")
+    fill = 1 - np.stack(masks, axis=1).mean(axis=(1, 2, 3))
+    if (fill > MUCH_FILL).any():
+        warn(
+            f"{OWNER}: {int((fill > MUCH_FILL).sum())} of {lon.size} chips have more than "
+            f"{MUCH_FILL:.0%} of pixels outside the rasters or without data.",
+            CausalFairWarning,
+        )
+    return ImageSequence(
+        np.stack(pixels, axis=1), mask=np.stack(masks, axis=1), bands=bands, gsd=gsd,
+        coords=np.column_stack([lon, lat]), **options,
+    )  # fmt: skip
+
+
+def _ground_size(raster: Any) -> float:
+    size = abs(float(raster.transform.a))
+    return size * DEGREE if raster.crs is not None and raster.crs.is_geographic else size
+
+
+def _frame(
+    rasterio: Any, rasters: list[Any], lon: FloatArray, lat: FloatArray, size: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Chips (n, size, size, C) and validity of one frame; the first raster with the centre serves."""
+    chips: NDArray[Any] | None = None
+    seen = np.zeros((lon.size, size, size), dtype=bool)
+    todo = np.ones(lon.size, dtype=bool)
+    for path in rasters:
+        with rasterio.open(path) as raster:
+            if raster.crs is None:
+                raise DataError(f"{OWNER}: {path} has no coordinate reference system.")
+            rows, cols = _positions(rasterio, raster, lon, lat)
+            inside = (rows >= 0) & (rows < raster.height) & (cols >= 0) & (cols < raster.width)
+            if chips is None:
+                chips = np.zeros((lon.size, size, size, raster.count), dtype=raster.dtypes[0])
+            for i in np.flatnonzero(todo & inside):
+                window = rasterio.windows.Window(
+                    int(cols[i]) - size // 2, int(rows[i]) - size // 2, size, size
+                )
+                data = raster.read(window=window, boundless=True, masked=True, fill_value=0)
+                chips[i] = np.moveaxis(np.ma.getdata(data), 0, -1)
+                covered = raster.read_masks(1, window=window, boundless=True) > 0
+                seen[i] = covered & ~np.ma.getmaskarray(data).any(axis=0)
+                todo[i] = False
+    if todo.any() or chips is None:
+        first = np.flatnonzero(todo)[0]
+        raise DataError(
+            f"{OWNER}: {int(todo.sum())} point(s) lie outside every raster of a frame, the first at "
+            f"lon {lon[first]:.4f}, lat {lat[first]:.4f}. Are lon and lat in degrees and in order?"
+        )
+    return chips, seen
+
+
+def _positions(
+    rasterio: Any, raster: Any, lon: FloatArray, lat: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Row and column of each point, rounded down."""
+    import_optional("rasterio.warp", extra="imagery")
+    x, y = rasterio.warp.transform("EPSG:4326", raster.crs, lon.tolist(), lat.tolist())
+    inverse = ~raster.transform
+    cols, rows = inverse * (np.asarray(x), np.asarray(y))
+    return np.floor(rows), np.floor(cols)

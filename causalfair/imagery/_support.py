@@ -1,0 +1,228 @@
+"""Where a trial supports a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair.imagery._compress import Compressor
+
+__all__ = ["SupportReference", "SupportReport"]
+
+MOST = 20  # components that distances are taken in
+LEAST_DENSITY = 0.05
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class SupportReport:
+    """Support of places outside the trial.
+
+    Attributes
+    ----------
+    density_ratio : ndarray of shape (G,)
+        Density of the trial over that of the target at each place; 1 where equal.
+    distance : ndarray of shape (G,)
+        Distance to the nearest trial place over the 95th percentile of such distances between trial
+        clusters.
+    reconstruction : ndarray of shape (G,)
+        Error of reconstruction from the trial's components over the trial's 99th percentile.
+    trial_probability : ndarray of shape (n,)
+        Out-of-fold probability of belonging to the trial, of the trial's units.
+    auc : float
+        Area under the curve of telling trial from target; 0.5 if alike.
+    effective_share : float
+        Effective sample size of the trial, weighted to the target, over its size.
+    """
+
+    density_ratio: FloatArray
+    distance: FloatArray
+    reconstruction: FloatArray
+    trial_probability: FloatArray
+    auc: float
+    effective_share: float
+
+    @property
+    def supported(self) -> BoolArray:
+        """Places inside all three limits."""
+        return np.asarray(
+            (self.density_ratio >= LEAST_DENSITY)
+            & (self.distance <= 1.0)
+            & (self.reconstruction <= 1.0)
+        )
+
+    def to_frame(self) -> Any:
+        """One row a place.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``density_ratio, distance, reconstruction, supported``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "density_ratio": self.density_ratio,
+                "distance": self.distance,
+                "reconstruction": self.reconstruction,
+                "supported": self.supported,
+            }
+        )
+
+    def summary(self) -> Any:
+        """Printable table.
+
+        Returns
+        -------
+        causalfair.reporting.Summary
+            Prints as text.
+        """
+        from causalfair.reporting import Summary, Table
+
+        G = self.distance.size
+        checks = [
+            ("density ratio", f"< {LEAST_DENSITY}", self.density_ratio < LEAST_DENSITY),
+            ("distance to the trial", "> 1", self.distance > 1),
+            ("reconstruction error", "> 1", self.reconstruction > 1),
+        ]
+        rows = [[name, limit, f"{fails.mean():.1%}"] for name, limit, fails in checks]
+        return Summary(
+            "Support of the target places by the trial",
+            [
+                ("places", f"{G:,}"),
+                ("supported", f"{self.supported.mean():.1%}"),
+                ("AUC of trial against target", f"{self.auc:.3f}"),
+                ("effective trial size", f"{self.effective_share:.1%}"),
+            ],
+            [Table(["check", "fails if", "share failing"], rows, None, "llr")],
+            ["Support is about images; that effects are alike given images cannot be tested."],
+        )
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return str(self.summary()._repr_html_())
+
+
+@dataclass(frozen=True)
+class SupportReference:
+    """What of the trial the diagnostics need.
+
+    Attributes
+    ----------
+    compressor : Compressor
+        Components of the trial's places.
+    Z : ndarray of shape (R, m)
+        Places in standardised components.
+    spread : ndarray of shape (m,)
+        Standard deviations of the components.
+    row_of_unit : ndarray of shape (n,)
+        Place of each unit.
+    group_of_row : ndarray of shape (R,)
+        Cluster of each place.
+    distance_limit, error_limit : float
+        Limits learned from the trial.
+    """
+
+    compressor: Compressor
+    Z: FloatArray
+    spread: FloatArray
+    row_of_unit: IntArray
+    group_of_row: IntArray
+    distance_limit: float
+    error_limit: float
+
+    @classmethod
+    def learn(cls, raw: FloatArray, row_of_unit: IntArray, groups: Any) -> SupportReference | None:
+        """Limits from the trial's own places; None where images do not vary."""
+        compressor = Compressor("auto").fit(raw)
+        if compressor.components_ is None:
+            return None
+        compressor.components_ = compressor.components_[:MOST]
+        Z = compressor.transform(raw)
+        sd = Z.std(axis=0)
+        group_of_row = np.arange(len(raw))
+        if groups is not None:
+            group_of_row = np.full(len(raw), -1)
+            group_of_row[row_of_unit] = groups
+        between = _nearest_outside(Z / sd, group_of_row)
+        error = compressor.reconstruction_error(raw)
+        return cls(
+            compressor,
+            Z / sd,
+            sd,
+            row_of_unit,
+            group_of_row,
+            float(np.quantile(between, 0.95)),
+            max(float(np.quantile(error, 0.99)), 1e-12),
+        )
+
+    def report(
+        self, raw: FloatArray, rows: IntArray, seed: np.random.SeedSequence
+    ) -> SupportReport:
+        """Support of target units, given raw features of their places."""
+        from scipy.spatial import cKDTree
+
+        Z = self.compressor.transform(raw) / self.spread
+        distance = cKDTree(self.Z).query(Z)[0] / max(self.distance_limit, 1e-12)
+        error = self.compressor.reconstruction_error(raw) / self.error_limit
+        trial, target = self.Z[self.row_of_unit], Z[rows]
+        groups = self.group_of_row[self.row_of_unit]
+        p_trial, p_target, auc = membership(trial, target, groups, seed)
+        odds = p_target / (1 - p_target) * len(target) / len(trial)
+        weight = capped_odds(p_trial)
+        share = weight.sum() ** 2 / (weight**2).sum() / weight.size
+        return SupportReport(odds, distance[rows], error[rows], p_trial, auc, float(share))
+
+
+def capped_odds(p_trial: FloatArray) -> FloatArray:
+    """Odds of the target against the trial, capped at their 99th percentile."""
+    odds = (1 - p_trial) / p_trial
+    return np.minimum(odds, np.quantile(odds, 0.99))
+
+
+def _nearest_outside(Z: FloatArray, groups: IntArray) -> FloatArray:
+    """Distance of each row to the nearest row of another group."""
+    from scipy.spatial import cKDTree
+
+    out = np.full(len(Z), np.nan)
+    tree = cKDTree(Z)
+    pending = np.arange(len(Z))
+    k = 2
+    while pending.size and k <= 2 * len(Z):
+        distance, index = tree.query(Z[pending], k=min(k, len(Z)))
+        other = groups[index] != groups[pending][:, None]
+        found = other.any(axis=1)
+        out[pending[found]] = distance[found, other[found].argmax(axis=1)]
+        pending = pending[~found]
+        k *= 4
+    return out[np.isfinite(out)]
+
+
+def membership(
+    trial: FloatArray, target: FloatArray, groups: IntArray, seed: np.random.SeedSequence
+) -> tuple[FloatArray, FloatArray, float]:
+    """Out-of-fold probabilities of belonging to the trial, of trial and target units, and AUC."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    from causalfair._core.crossfit import out_of_fold
+
+    n, G = len(trial), len(target)
+    X = np.vstack([trial, target])
+    s = np.concatenate([np.ones(n), np.zeros(G)])
+    codes = np.unique(groups, return_inverse=True)[1]
+    everyone = np.concatenate([codes, codes.max() + 1 + np.arange(G)])
+    p = out_of_fold(
+        LogisticRegression(C=1.0, max_iter=1000), X, s, n_folds=FOLDS, seed=seed,
+        method="predict_proba", groups=everyone, stratify=s,
+    )  # fmt: skip
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    return p[:n], p[n:], float(roc_auc_score(s, p))

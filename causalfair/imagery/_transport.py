@@ -1,0 +1,184 @@
+"""Average effects outside the trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalfair._core.logging import warn
+from causalfair._core.typing import FloatArray
+from causalfair.exceptions import IdentificationError, OverlapWarning
+from causalfair.imagery._support import SupportReport, capped_odds
+from causalfair.inference import CovarianceEstimates
+from causalfair.inference.vcov import cluster_sums
+
+__all__ = ["Transport", "transport"]
+
+LEAST_EFFECTIVE = 0.1
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Effects carried to places outside the trial.
+
+    Attributes
+    ----------
+    estimates_ : Estimates
+        Term ``target ATE``, doubly robust.
+    plug_in : float
+        Mean of the predicted effects, biased towards the trial's average effect.
+    trial : Estimates
+        Average effect in the trial.
+    effect : ndarray of shape (G,)
+        Predicted effect at each place.
+    support : SupportReport
+        Where the trial supports it.
+    used : ndarray of shape (G,), bool
+        Places in the average.
+    """
+
+    estimates_: Any
+    plug_in: float
+    trial: Any
+    effect: FloatArray
+    support: SupportReport
+    used: Any
+
+    def tipping_point(self, level: float = 0.95) -> float:
+        """How far effects may differ from the trial's, given images, before the sign is lost.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Confidence level.
+
+        Returns
+        -------
+        float
+            The smallest difference, the same everywhere, at which the interval reaches zero; 0 if it
+            holds zero already.
+        """
+        low, high = self.estimates_.conf_int(level)[0]
+        return float(max(0.0, low, -high))
+
+    def to_frame(self) -> Any:
+        """One row a place.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The support table with the column ``effect``; ``used`` says what entered the average.
+        """
+        return self.support.to_frame().assign(effect=self.effect, used=self.used)
+
+    def summary(self, level: float = 0.95) -> Any:
+        """Printable table.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Confidence level.
+
+        Returns
+        -------
+        causalfair.reporting.Summary
+            Prints as text.
+        """
+        from causalfair.reporting import Summary, estimates_table
+
+        return Summary(
+            "Average effect outside the trial",
+            [
+                ("places", f"{self.effect.size:,}"),
+                ("in the average", f"{int(self.used.sum()):,}"),
+                ("plug-in mean", f"{self.plug_in:.3g}"),
+                ("trial ATE", f"{float(self.trial.estimate[0]):.3g}"),
+            ],
+            [estimates_table(self.estimates_, level)],
+            [
+                "Estimand: average effect over the supported target places."
+                if not self.used.all()
+                else "Estimand: average effect over the target places.",
+                "Assumes: given the images, effects outside the trial are as inside (not testable).",
+                f"If they differ by {self.tipping_point(level):.3g} or more, the interval may hold "
+                "zero.",
+            ],
+        )
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return str(self.summary()._repr_html_())
+
+
+def transport(
+    sample: Any,
+    effect: FloatArray,
+    report: SupportReport,
+    trial: Any,
+    *,
+    exclude: bool,
+    finite_target: bool,
+) -> Transport:
+    """Doubly robust average effect over target places.
+
+    Parameters
+    ----------
+    sample : EffectSample
+        Out-of-sample quantities of the trial's units.
+    effect : ndarray of shape (G,)
+        Predicted effects in the target.
+    report : SupportReport
+        Support; its ``trial_probability`` weights the trial to the target.
+    trial : Estimates
+        Average effect in the trial.
+    exclude : bool
+        Leave unsupported places out.
+    finite_target : bool
+        No sampling error of the target.
+
+    Returns
+    -------
+    Transport
+        Estimate and map.
+
+    Notes
+    -----
+    mean_g tau(phi_g) + (1/G) sum_i [(1 - p_i)/p_i] (W_i - e_i)/Var(W_i) (Y_i - m_i - (W_i - e_i)
+    tau_i), with weights capped at their 99th percentile. Variance: Var_g(tau)/G plus the squared
+    cluster sums of the second part over G^2.
+    """
+    used = report.supported if exclude else np.ones(effect.size, dtype=bool)
+    if not used.any():
+        raise IdentificationError(
+            f"ImageSequenceCATE.transport: none of the {effect.size} places is supported by the "
+            "trial (see .support(images)). Their effects would be extrapolation; "
+            "unsupported='ignore' computes it anyway."
+        )
+    if report.effective_share < LEAST_EFFECTIVE:
+        warn(
+            f"ImageSequenceCATE.transport: weighted to the target, the trial is worth "
+            f"{report.effective_share:.1%} of its size; few units carry the answer.",
+            OverlapWarning,
+        )
+    G = int(used.sum())
+    # Membership odds refer to all G0 places; for G of them they shrink in proportion.
+    odds = capped_odds(report.trial_probability) * (G / effect.size)
+    terms = odds * sample.w_residual / sample.variance * sample.error
+    if sample.sample_weight is not None:
+        terms = terms * sample.sample_weight
+    plug_in = float(effect[used].mean())
+    estimate = plug_in + terms.sum() / G
+    if sample.cluster is None:
+        second = float((terms**2).sum()) / G**2
+    else:
+        sums = cluster_sums(terms[:, None], sample.cluster[:, 0]).ravel()
+        second = float((sums**2).sum()) / G**2 * sums.size / max(sums.size - 1, 1)
+    first = 0.0 if finite_target or G < 2 else float(effect[used].var(ddof=1)) / G
+    estimates = CovarianceEstimates([estimate], [[first + second]], ["target ATE"])
+    return Transport(estimates, plug_in, trial, effect, report, used)

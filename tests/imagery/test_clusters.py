@@ -1,0 +1,133 @@
+"""Types of places: the EM algorithm, the Bayesian model, and their agreement."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from causalfair.datasets import make_image_types_trial
+from causalfair.exceptions import DataError
+from causalfair.imagery import ImageClusterEffects, SequenceFeatures, SpectralFeatures
+from causalfair.imagery._clusters import build_model
+from causalfair.imagery._types import Types, fit_types, log_likelihood, type_probabilities
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    n = 600
+    phi = rng.normal(size=(n, 2))
+    kind = rng.random(n) < 1 / (1 + np.exp(-3 * phi[:, 0]))
+    w = rng.permutation(np.arange(n) % 2).astype(float)
+    y = 0.5 * phi[:, 1] + w * (2.0 * kind) + 0.5 * rng.normal(size=n)
+    return phi, y, w
+
+
+def test_objective_never_decreases_and_effects_are_found(data):
+    types = fit_types(*data, 2, np.random.default_rng(1), n_starts=6)
+    assert (np.diff(types.objective) > -1e-8 * np.abs(types.objective[:-1])).all()
+    np.testing.assert_allclose(types.effect, [0, 2], atol=0.2)
+    p = type_probabilities(types.logits, data[0])
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert np.corrcoef(p[:, 1], data[0][:, 0])[0, 1] > 0.8
+
+
+def test_one_type_is_a_weighted_regression(data):
+    """With one type: feasible weighted least squares of y on [1, phi, w] at its own variances."""
+    phi, y, w = data
+    types = fit_types(phi, y, w, 1, np.random.default_rng(0))
+    X = np.column_stack([np.ones(len(y)), phi, w])
+    s2 = types.variance[w.astype(int), 0]
+    ridge = np.diag([0, 1e-3, 1e-3, 0])
+    beta = np.linalg.solve((X / s2[:, None]).T @ X + ridge, (X / s2[:, None]).T @ y)
+    np.testing.assert_allclose(types.effect[0], beta[3], atol=1e-4)
+    np.testing.assert_allclose(types.outcome, beta[:3], atol=1e-4)
+
+
+def test_likelihood_is_the_mixture(data):
+    from scipy.stats import norm
+
+    phi, y, w = (a[:7] for a in data)
+    rng = np.random.default_rng(2)
+    logits = np.column_stack([np.zeros(3), rng.normal(size=3)])
+    types = Types(
+        np.array([0.1, 1.0]),
+        logits,
+        rng.normal(size=3),
+        np.array([[0.5, 0.7], [0.3, 0.9]]),
+        np.zeros(0),
+    )
+    total = 0.0
+    for i in range(7):
+        z = np.r_[1, phi[i]]
+        p = np.exp(z @ logits) / np.exp(z @ logits).sum()
+        s = np.sqrt(types.variance[int(w[i])])
+        total += np.log((p * norm.pdf(y[i], z @ types.outcome + w[i] * types.effect, s)).sum())
+    assert log_likelihood(types, phi, y, w) == pytest.approx(total, rel=1e-12)
+
+
+def test_pymc_model_has_the_same_likelihood(data):
+    """The PyMC potential less its dropped constant equals the plain likelihood."""
+    import pytensor
+
+    phi, y, w = (a[:40] for a in data)
+    model = build_model(phi, y, w, 2)
+    potential = model.potentials[0]
+    point = model.initial_point()
+    rng = np.random.default_rng(0)
+    point = {k: np.asarray(v + 0.1 * rng.normal(size=np.shape(v))) for k, v in point.items()}
+    inputs = model.value_vars
+    (value,) = model.replace_rvs_by_values([potential])
+    with pytensor.config.change_flags(cxx=""):
+        got = float(pytensor.function(inputs, value, mode="FAST_COMPILE", on_unused_input="ignore")(
+            **{v.name: point[v.name] for v in inputs}
+        ))  # fmt: skip
+    first = point["effect_ordered__"]
+    effect = np.array([first[0], first[0] + np.exp(first[1])])
+    types = Types(
+        effect, np.column_stack([np.zeros(3), point["logits"]]), point["outcome"],
+        np.exp(point["noise_log__"]) ** 2, np.zeros(0),
+    )  # fmt: skip
+    constant = -0.5 * len(y) * np.log(2 * np.pi)
+    assert got + constant == pytest.approx(log_likelihood(types, phi, y, w), rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def places():
+    return make_image_types_trial(300, size=8, random_state=4)
+
+
+def test_em_on_images(places):
+    frame, truth = places
+    model = ImageClusterEffects(
+        representation=SequenceFeatures(SpectralFeatures()),
+        sampler="em",
+        draws=30,
+        n_components=2,
+        random_state=0,
+    ).fit(truth["images"], frame["y"], treatment=frame["treatment"])
+    low, high = model.estimates_.conf_int()[:2].T
+    assert low[0] < 0 < high[0]
+    assert low[1] < 1 < high[1]
+    assert np.corrcoef(model.predict(truth["images"]), truth["cate"])[0, 1] > 0.8
+    assert "bootstrap samples" in str(model.summary())
+    with pytest.raises(DataError, match="300 units, y has 299"):
+        model.fit(truth["images"], frame["y"][:-1], treatment=frame["treatment"][:-1])
+
+
+@pytest.mark.slow
+def test_posterior_agrees_with_the_truth(places):
+    frame, truth = places
+    model = ImageClusterEffects(
+        representation=SequenceFeatures(SpectralFeatures()),
+        draws=500,
+        tune=500,
+        chains=2,
+        n_components=2,
+        random_state=0,
+    ).fit(truth["images"], frame["y"], treatment=frame["treatment"])
+    ends = model.estimates_.conf_int()
+    for k, effect in enumerate(truth["effects"]):
+        assert ends[k, 0] < effect < ends[k, 1]
+    assert ends[-1, 0] < truth["ate"] < ends[-1, 1]
+    assert model.rhat_ < 1.02
