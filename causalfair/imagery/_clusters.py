@@ -77,9 +77,9 @@ class ImageClusterEffects(CausalEstimator):
 
     Notes
     -----
-    Z | phi ~ Cat(softmax(B [1, phi])), Y(0) | phi, Z ~ N(mu(phi), s0^2), Y(1) adds the type's effect
-    and has its own variance. Z is summed out. Priors on the standardised outcome: effects ordered
-    normal around the difference in means, logits and coefficients N(0, 1), log scales
+    Z | phi ~ Cat(softmax(B [1, phi])), Y(0) | phi, Z ~ N(mu(phi), s0^2), Y(1) adds the effect of
+    the type and has its own variance. Z is summed out. Priors on the standardised outcome: effects
+    ordered normal around the difference in means, logits and coefficients N(0, 1), log scales
     N(log sd, 0.5). With clusters, the untreated outcome has a normal effect of each cluster. Only
     the sum of the variances of noise and effect is identified within a type.
 

@@ -70,16 +70,17 @@ class RepresentationComparison:
         for row in self.table.itertuples():
             name = "-" if row.data_source == "tabular" else row.representation
             rows.append([row.data_source, name, row.learner, row.space, row.metric.upper(),
-                         f"{row.estimate:.3g}", f"{row.ratio:.2f}", format_p(row.p_adjusted)])  # fmt: skip
+                         f"{row.estimate:.3g}", f"{row.ratio:.2f}",
+                         format_p(row.p_adjusted)])  # fmt: skip
         columns = ["data", "features", "learner", "space", "metric", "RATE", "ratio", "adj. p"]
         return Summary(
             "Comparison of data, features and learners",
             [("cells", f"{len(self.table)}"), ("scheme", self.scheme)],
             [Table(columns, rows, None, "lllllrrr")],
             [
-                "All cells share folds, scores and half-samples. Adjusted p-values are step-down over "
-                "the cells of a metric: use them for claims about the best cell, and report that it "
-                "was selected.",
+                "All cells share folds, scores and half-samples. Adjusted p-values are step-down "
+                "over the cells of a metric: use them for claims about the best cell, and report "
+                "that it was selected.",
             ],
         )
 

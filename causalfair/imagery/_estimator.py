@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from sklearn.base import clone
@@ -56,8 +56,8 @@ class ImageSequenceCATE(CausalEstimator):
         :class:`SequenceFeatures` (the default: random convolutional features, mean and trend), or
         anything with ``fit`` and ``transform(images) -> (n_images, D)``.
     learner : effect model, optional
-        From :mod:`causalfair.forest`; :class:`~causalfair.forest.CausalForest` when None. With fewer
-        than about 100 places prefer ``RLearner`` or ``DRLearner`` with a ridge.
+        From :mod:`causalfair.forest`; :class:`~causalfair.forest.CausalForest` when None. With
+        fewer than about 100 places prefer ``RLearner`` or ``DRLearner`` with a ridge.
     data_source : str, default "auto"
         ``"tabular"``, ``"image"`` (the latest frame only), ``"sequence"``, ``"tabular+image"``,
         ``"tabular+sequence"``; ``"auto"`` uses all that is given.
@@ -225,7 +225,7 @@ class ImageSequenceCATE(CausalEstimator):
         data, w = self._roles(X, y, treatment, covariates, cluster, sample_weight, learner,
                               sequence, individual)  # fmt: skip
         root = root_seed(self.random_state)
-        self._check_images(sequence, data, w)
+        self._check_images(sequence, w)
         design = self._design(sequence, data, root)
         e, self._propensity_note = assignment_probability(propensity, strata, w, OWNER)
         self.compressor_ = design.compressor()
@@ -283,7 +283,7 @@ class ImageSequenceCATE(CausalEstimator):
             self._cluster_note = ""
         return data, w
 
-    def _check_images(self, sequence: ImageSequence | None, data: RoleData, w: FloatArray) -> None:
+    def _check_images(self, sequence: ImageSequence | None, w: FloatArray) -> None:
         self.acquisition_difference_ = 0.0
         self.placebo_ = bool(
             sequence is not None and sequence.on_post == "allow" and sequence.n_post
@@ -338,7 +338,7 @@ class ImageSequenceCATE(CausalEstimator):
         self, learner: Any, design: Design, data: RoleData, w: FloatArray, e: FloatArray | None,
         root: Any, sequence: ImageSequence | None,
     ) -> IntArray:  # fmt: skip
-        """Rank units by models that did not see them; the fold in which each is evaluated, or -1."""
+        """Rank units by models that did not see them; fold in which each is evaluated, or -1."""
         effect = np.asarray(self.effect_model_.predict(None), dtype=np.float64)
         if self.scheme == "oob":
             self._priority = effect
@@ -453,7 +453,7 @@ class ImageSequenceCATE(CausalEstimator):
         raw, rows = self._raw(images, owner)
         if tabular is not None and len(tabular) != len(rows):
             raise DataError(f"{owner}: {len(rows)} units have images, X has {len(tabular)} rows.")
-        compressor: Compressor = self.compressor_
+        compressor = cast("Compressor", self.compressor_)
         values = compressor.transform(raw)[rows]
         return join(values, compressor.names(_names(self.representation_, raw.shape[1])), tabular)
 
@@ -465,7 +465,7 @@ class ImageSequenceCATE(CausalEstimator):
         return raw, sequence.row_of_unit
 
     def evaluate(self, metrics: Any = METRICS) -> RankingEvaluation:
-        """Does treating by predicted effect beat treating at random?
+        """Test whether treating by predicted effect beats treating at random.
 
         Parameters
         ----------
@@ -583,7 +583,7 @@ class ImageSequenceCATE(CausalEstimator):
         Returns
         -------
         Transport
-            Terms ``target ATE`` (doubly robust), and the plug-in mean; effects, support, sensitivity.
+            Term ``target ATE`` (doubly robust), the plug-in mean, effects, support, sensitivity.
 
         Raises
         ------
@@ -614,7 +614,7 @@ class ImageSequenceCATE(CausalEstimator):
             )
         return self._support_reference
 
-    # Reporting --------------------------------------------------------------------------------------
+    # Reporting ----------------------------------------------------------------------------------
 
     def _summary_header(self) -> list[tuple[str, str]]:
         pairs = super()._summary_header()

@@ -98,7 +98,7 @@ def _ground_size(raster: Any) -> float:
 def _frame(
     rasterio: Any, rasters: list[Any], lon: FloatArray, lat: FloatArray, size: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Chips (n, size, size, C) and validity of one frame; the first raster with the centre serves."""
+    """Chips (n, size, size, C) and validity of one frame, from the first raster with the centre."""
     chips: NDArray[Any] | None = None
     seen = np.zeros((lon.size, size, size), dtype=bool)
     todo = np.ones(lon.size, dtype=bool)
@@ -111,21 +111,35 @@ def _frame(
             if chips is None:
                 chips = np.zeros((lon.size, size, size, raster.count), dtype=raster.dtypes[0])
             for i in np.flatnonzero(todo & inside):
-                window = rasterio.windows.Window(
-                    int(cols[i]) - size // 2, int(rows[i]) - size // 2, size, size
-                )
-                data = raster.read(window=window, boundless=True, masked=True, fill_value=0)
-                chips[i] = np.moveaxis(np.ma.getdata(data), 0, -1)
-                covered = raster.read_masks(1, window=window, boundless=True) > 0
-                seen[i] = covered & ~np.ma.getmaskarray(data).any(axis=0)
+                _cut(rasterio, raster, int(rows[i]), int(cols[i]), chips[i], seen[i])
                 todo[i] = False
     if todo.any() or chips is None:
         first = np.flatnonzero(todo)[0]
         raise DataError(
-            f"{OWNER}: {int(todo.sum())} point(s) lie outside every raster of a frame, the first at "
-            f"lon {lon[first]:.4f}, lat {lat[first]:.4f}. Are lon and lat in degrees and in order?"
+            f"{OWNER}: {int(todo.sum())} point(s) lie outside every raster of a frame, the first "
+            f"at lon {lon[first]:.4f}, lat {lat[first]:.4f}. Are lon and lat in degrees and in "
+            "order?"
         )
     return chips, seen
+
+
+def _cut(
+    rasterio: Any, raster: Any, row: int, col: int, chip: NDArray[Any], seen: NDArray[np.bool_]
+) -> None:
+    """Fill a chip and its validity with what the raster covers of it, in place.
+
+    Only the covered part is read: rasterio's reading beyond the edge takes the fill value for
+    "no data", and so would mask true pixels of that value.
+    """
+    size = len(seen)
+    top, left = row - size // 2, col - size // 2
+    r0, r1 = max(top, 0), min(top + size, raster.height)
+    c0, c1 = max(left, 0), min(left + size, raster.width)
+    window = rasterio.windows.Window(c0, r0, c1 - c0, r1 - r0)
+    data = raster.read(window=window, masked=True)
+    inside = np.s_[r0 - top : r1 - top, c0 - left : c1 - left]
+    chip[inside] = np.moveaxis(np.ma.getdata(data), 0, -1)
+    seen[inside] = ~np.ma.getmaskarray(data).any(axis=0)
 
 
 def _positions(
@@ -134,6 +148,7 @@ def _positions(
     """Row and column of each point, rounded down."""
     import_optional("rasterio.warp", extra="imagery")
     x, y = rasterio.warp.transform("EPSG:4326", raster.crs, lon.tolist(), lat.tolist())
-    inverse = ~raster.transform
-    cols, rows = inverse * (np.asarray(x), np.asarray(y))
+    inverse, x, y = ~raster.transform, np.asarray(x), np.asarray(y)
+    cols = inverse.a * x + inverse.b * y + inverse.c
+    rows = inverse.d * x + inverse.e * y + inverse.f
     return np.floor(rows), np.floor(cols)

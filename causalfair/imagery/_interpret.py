@@ -50,7 +50,8 @@ def land_cover_shares(classes: Any, *, names: Any = None, nodata: Any = None) ->
     --------
     >>> import numpy as np
     >>> from causalfair.imagery import land_cover_shares
-    >>> land_cover_shares(np.array([[[1, 1], [2, 2]]]), names={1: "crop", 2: "town"}).iloc[0].tolist()
+    >>> classes = np.array([[[1, 1], [2, 2]]])
+    >>> land_cover_shares(classes, names={1: "crop", 2: "town"}).iloc[0].tolist()
     [0.5, 0.5]
     """
     import pandas as pd
@@ -58,8 +59,8 @@ def land_cover_shares(classes: Any, *, names: Any = None, nodata: Any = None) ->
     array = np.asarray(classes)
     if array.ndim != 3 or array.dtype.kind not in "iu":
         raise DataError(
-            f"land_cover_shares got classes of shape {array.shape} and dtype {array.dtype}; it takes "
-            "whole numbers of shape (n, H, W)."
+            f"land_cover_shares got classes of shape {array.shape} and dtype {array.dtype}; it "
+            "takes whole numbers of shape (n, H, W)."
         )
     flat = array.reshape(len(array), -1)
     known = np.ones(flat.shape, bool) if nodata is None else flat != nodata

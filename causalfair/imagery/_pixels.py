@@ -35,8 +35,8 @@ def named_dimensions(images: Any, times: Any, bands: Any) -> tuple[Any, Any, Any
     others = [d for d in dims if d not in found.values()]
     if missing or len(others) != 1:
         raise DataError(
-            f"ImageSequence got an xarray array with dimensions {tuple(dims)}; it needs one each of "
-            "time (optional), y, x and band, and one other for the places."
+            f"ImageSequence got an xarray array with dimensions {tuple(dims)}; it needs one each "
+            "of time (optional), y, x and band, and one other for the places."
         )
     order = [others[0], *(found[k] for k in ("time", "y", "x", "band") if found[k] is not None)]
     ordered = images.transpose(*order)

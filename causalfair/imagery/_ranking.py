@@ -197,8 +197,8 @@ def combine_folds(values: FloatArray, vcov: FloatArray, names: Any) -> Covarianc
     """Weighted means over folds whose ratio is the sum of the fold ratios over sqrt(folds).
 
     With r_k and s_k the estimate and standard error of fold k, weights w_k = (1/s_k) / sum(1/s)
-    give sum(w r) / sqrt(sum(w^2 s^2)) = sum(r / s) / sqrt(folds). Folds are uncorrelated because each
-    ranking was trained on earlier folds only.
+    give sum(w r) / sqrt(sum(w^2 s^2)) = sum(r / s) / sqrt(folds). Folds are uncorrelated because
+    each ranking was trained on earlier folds only.
     """
     std_error = np.sqrt(np.diagonal(vcov, axis1=1, axis2=2))
     constant = std_error < 1e-300  # a ranking without differences: RATE 0, exactly

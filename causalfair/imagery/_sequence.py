@@ -112,7 +112,8 @@ class ImageSequence:
     --------
     >>> import numpy as np
     >>> pixels = np.zeros((4, 3, 8, 8, 2), dtype=np.float32)
-    >>> ImageSequence(pixels, times=["2001-06-30", "2002-06-30", "2003-06-30"], baseline="2004-01-01")
+    >>> dates = ["2001-06-30", "2002-06-30", "2003-06-30"]
+    >>> ImageSequence(pixels, times=dates, baseline="2004-01-01")
     ImageSequence(4 images x 3 frames of 8 x 8 pixels, 2 bands, 2001.5 to 2003.5, 4 units)
     """
 
@@ -264,7 +265,7 @@ class ImageSequence:
         return other
 
     def resample(self, factor: int) -> ImageSequence:
-        """Means of blocks of ``factor`` by ``factor`` pixels; edges that do not fill one are cut."""
+        """Means of blocks of ``factor`` by ``factor`` pixels; incomplete blocks are cut."""
         r0, r1, c0, c1 = self._window
         if not 1 <= factor * self._factor <= min(r1 - r0, c1 - c0):
             raise ParameterError(
@@ -314,7 +315,7 @@ class ImageSequence:
         other.row_baseline, other.usable = self.row_baseline[rows], self.usable[rows]
         return other
 
-    # Pieces for workers -----------------------------------------------------------------------------
+    # Pieces for workers -------------------------------------------------------------------------
 
     def subset_images(self, images: IntArray) -> ImageSequence:
         """A view of some images, one unit an image, all frames usable: what a worker is sent."""
@@ -364,7 +365,7 @@ class ImageSequence:
         other._raw_scale = False
         return other
 
-    # Reading ----------------------------------------------------------------------------------------
+    # Reading ------------------------------------------------------------------------------------
 
     def blocks(self, *, images: Any = None, threads: int = 1) -> list[tuple[IntArray, slice]]:
         """Plan of reading: (positions of images, frames) of each block under the memory limit."""
@@ -510,7 +511,8 @@ class ImageSequence:
         """
         from causalfair.imagery._geotiff import sequence_from_geotiffs
 
-        return sequence_from_geotiffs(paths, **options)
+        chips: ImageSequence = sequence_from_geotiffs(paths, **options)
+        return chips
 
 
 def _as_index(positions: IntArray) -> Any:
@@ -536,8 +538,8 @@ def as_sequence(images: Any, *, owner: str) -> ImageSequence:
         return images
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         raise DataError(
-            f"{owner} got images of type {type(images).__name__}; give an ImageSequence or an array "
-            "of shape (n, T, H, W, C)."
+            f"{owner} got images of type {type(images).__name__}; give an ImageSequence or an "
+            "array of shape (n, T, H, W, C)."
         )
     return ImageSequence(images)
 
@@ -583,8 +585,8 @@ def _check_coords(coords: Any, n: int) -> FloatArray | None:
         )
     if np.abs(array[:, 1]).max() > 90:
         raise DataError(
-            f"ImageSequence: coords has latitudes up to {np.abs(array[:, 1]).max():.4g}; columns are "
-            "longitude, latitude. Are they swapped?"
+            f"ImageSequence: coords has latitudes up to {np.abs(array[:, 1]).max():.4g}; columns "
+            "are longitude, latitude. Are they swapped?"
         )
     return array
 

@@ -36,6 +36,10 @@ class SupportReport:
         Area under the curve of telling trial from target; 0.5 if alike.
     effective_share : float
         Effective sample size of the trial, weighted to the target, over its size.
+    weight_total : float
+        Sum of those weights over the number of target units. About 1 where trial and target
+        overlap; near 0 where they are told apart, for then no weight turns one into the other
+        (all weights are small alike, and ``effective_share`` looks deceptively good).
     """
 
     density_ratio: FloatArray
@@ -44,6 +48,7 @@ class SupportReport:
     trial_probability: FloatArray
     auc: float
     effective_share: float
+    weight_total: float
 
     @property
     def supported(self) -> BoolArray:
@@ -97,6 +102,7 @@ class SupportReport:
                 ("supported", f"{self.supported.mean():.1%}"),
                 ("AUC of trial against target", f"{self.auc:.3f}"),
                 ("effective trial size", f"{self.effective_share:.1%}"),
+                ("weights sum to", f"{self.weight_total:.1%} of the target"),
             ],
             [Table(["check", "fails if", "share failing"], rows, None, "llr")],
             ["Support is about images; that effects are alike given images cannot be tested."],
@@ -179,7 +185,10 @@ class SupportReference:
         odds = p_target / (1 - p_target) * len(target) / len(trial)
         weight = capped_odds(p_trial)
         share = weight.sum() ** 2 / (weight**2).sum() / weight.size
-        return SupportReport(odds, distance[rows], error[rows], p_trial, auc, float(share))
+        total = weight.sum() / len(target)
+        return SupportReport(
+            odds, distance[rows], error[rows], p_trial, auc, float(share), float(total)
+        )
 
 
 def capped_odds(p_trial: FloatArray) -> FloatArray:
@@ -203,7 +212,8 @@ def _nearest_outside(Z: FloatArray, groups: IntArray) -> FloatArray:
         out[pending[found]] = distance[found, other[found].argmax(axis=1)]
         pending = pending[~found]
         k *= 4
-    return out[np.isfinite(out)]
+    finite: FloatArray = out[np.isfinite(out)]
+    return finite
 
 
 def membership(

@@ -189,4 +189,5 @@ def _fill(pixels: Any, valid: Any) -> NDArray[np.float32]:
     """Replace pixels that are not valid by the mean of the valid ones of their band and frame."""
     count = np.maximum(valid.sum(axis=(1, 2)), 1)[:, None]
     mean = (pixels * valid[..., None]).sum(axis=(1, 2)) / count
-    return np.where(valid[..., None], pixels, mean[:, None, None]).astype(np.float32)
+    filled = np.where(valid[..., None], pixels, mean[:, None, None])
+    return np.asarray(filled, dtype=np.float32)

@@ -76,7 +76,7 @@ def _penalty(types: Types) -> float:
 
 def _update_logits(logits: FloatArray, Z: FloatArray, r: FloatArray) -> FloatArray:
     """Damped Newton steps of the ridge-penalised multinomial logistic regression on r."""
-    n, d = Z.shape
+    d = Z.shape[1]
     K = r.shape[1]
     ridge = PENALTY * np.r_[0.0, np.ones(d - 1)]
 

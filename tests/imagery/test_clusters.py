@@ -106,9 +106,16 @@ def test_em_on_images(places):
         n_components=2,
         random_state=0,
     ).fit(truth["images"], frame["y"], treatment=frame["treatment"])
+    # Against effects with the types known, on the same data: the truth may be two errors away.
     low, high = model.estimates_.conf_int()[:2].T
-    assert low[0] < 0 < high[0]
-    assert low[1] < 1 < high[1]
+    y, w, kind = frame["y"].to_numpy(), frame["treatment"].to_numpy(), truth["type"]
+    built = truth["images"].read(np.arange(300)).pixels[..., 0].mean(axis=(1, 2, 3))
+    design = np.column_stack([np.ones(300), built, w * (kind == 0), w * (kind == 1)])
+    known = np.linalg.lstsq(design, y, rcond=None)[0][2:]
+    assert (low < known).all()
+    assert (known < high).all()
+    error = model.estimates_.std_error[:2]
+    assert (np.abs(model.estimates_.estimate[:2] - truth["effects"]) < 3 * error).all()
     assert np.corrcoef(model.predict(truth["images"]), truth["cate"])[0, 1] > 0.8
     assert "bootstrap samples" in str(model.summary())
     with pytest.raises(DataError, match="300 units, y has 299"):

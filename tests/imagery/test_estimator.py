@@ -52,7 +52,7 @@ def test_a_trend_is_seen_over_time_and_not_in_the_last_frame():
 
 
 def test_simulated_trial_has_the_stated_variances():
-    frame, truth = make_image_sequence_trial(20_000, n_frames=1, size=1, random_state=0)
+    frame, truth = make_image_sequence_trial(8_000, n_frames=1, size=1, random_state=0)
     level, trend = 16 * 0.4**2 / 12, 400 * 0.1**2 / 12
     assert truth["cate"].var() == pytest.approx(level + trend, rel=0.03)
     assert np.corrcoef(truth["a"], truth["g"])[0, 1] == pytest.approx(0, abs=0.02)
@@ -60,7 +60,7 @@ def test_simulated_trial_has_the_stated_variances():
         level / (level + trend), abs=0.02
     )
     assert frame["treatment"].mean() == 0.5
-    same = make_image_sequence_trial(20_000, n_frames=1, size=1, trend_share=0.0, random_state=0)[1]
+    same = make_image_sequence_trial(8_000, n_frames=1, size=1, trend_share=0.0, random_state=0)[1]
     assert same["cate"].var() == pytest.approx(level + trend, rel=0.03)
     assert (
         make_image_sequence_trial(5, size=4, heterogeneity=0, random_state=0)[1]["cate"] == 1
@@ -150,10 +150,11 @@ def test_other_learners_and_representations(trial):
         def get_params(self, deep=True):
             return {}
 
-    model = ImageSequenceCATE(Brightness(), RLearner(RidgeCV()), scheme="split", random_state=0)
+    learner = RLearner(outcome_learner=RidgeCV(), effect_learner=RidgeCV())
+    model = ImageSequenceCATE(Brightness(), learner, scheme="split", random_state=0)
     model.fit(truth["images"], frame["y"], treatment=frame["treatment"], propensity=0.5)
     assert np.corrcoef(model.predict(), truth["cate"])[0, 1] > 0.5
-    with pytest.raises(ParameterError, match="no intervals"):
+    with pytest.raises(ParameterError, match="no pointwise intervals"):
         model.predict_interval(truth["images"])
 
 
@@ -197,7 +198,8 @@ def test_folds_never_split_a_cluster(shared, spectral):
     frame, truth = shared
     model = ImageSequenceCATE(spectral, CausalForest(50), n_folds=3, random_state=0)
     model.fit(truth["images"], frame["y"], treatment=frame["treatment"])
-    assert (pd.Series(model._folds).groupby(frame["place"]).nunique() == 1).all()
+    pairs = pd.DataFrame({"place": frame["place"], "fold": model._folds}).drop_duplicates()
+    assert pairs["place"].is_unique
 
 
 def test_propensity_from_strata(trial, spectral):
@@ -251,9 +253,9 @@ def test_bad_input(trial, spectral):
     with pytest.raises(IdentificationError, match="10 are needed"):
         few.evaluate()
     with pytest.raises(DataError, match="values in X|missing|NaN"):
-        ImageSequenceCATE(spectral, RLearner(RidgeCV()), scheme="oob").fit(
-            images, y, treatment=w, X=pd.DataFrame({"x": frame["x"].mask(frame["x"] > 0.4)})
-        )
+        ImageSequenceCATE(
+            spectral, RLearner(outcome_learner=RidgeCV(), effect_learner=RidgeCV()), scheme="oob"
+        ).fit(images, y, treatment=w, X=pd.DataFrame({"x": frame["x"].mask(frame["x"] > 0.4)}))
 
 
 def test_predict_asks_for_what_the_model_uses(trial, fitted):
@@ -285,23 +287,23 @@ def test_sequential_folds_sum_the_ratios():
 
 
 def test_no_heterogeneity_is_not_found_too_often():
-    """Sequential QINI under a constant effect: of 60 tests at 5 %, 99 % of samples reject 0 to 8."""
+    """Sequential QINI under a constant effect: of 40 tests at 5 %, 99 % of samples reject 0 to 6."""
     rejected = 0
     features = SequenceFeatures(SpectralFeatures())
     _, truth = make_image_sequence_trial(150, n_frames=2, size=6, random_state=0)
     raw = features.fit_transform(truth["images"])
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         w = rng.permutation(np.arange(150) % 2)
         y = 2 * truth["a"] + w + rng.normal(size=150)
         model = ImageSequenceCATE(
             data_source="tabular",
-            learner=RLearner(RidgeCV(), RidgeCV(), n_folds=2),
+            learner=RLearner(effect_learner=RidgeCV(), outcome_learner=RidgeCV(), n_folds=2),
             n_folds=3,
             random_state=seed,
         ).fit(None, y, treatment=w, X=raw[:, :6], propensity=0.5)
         rejected += model.evaluate("qini").p_values()["qini"] < 0.05
-    assert rejected <= 8
+    assert rejected <= 6
 
 
 # ------------------------------------------------------------------- support and transport
@@ -331,8 +333,28 @@ def test_target_unlike_the_trial_is_not_supported(fitted):
     )
     with pytest.raises(IdentificationError, match="none of the 120 places is supported"):
         fitted.transport(strange)
-    with pytest.warns(OverlapWarning, match="of its size"):
-        fitted.transport(strange, unsupported="ignore")
+    assert fitted.support(strange).weight_total < 0.01
+    with pytest.warns(OverlapWarning, match="hardly overlap"):
+        got = fitted.transport(strange, unsupported="ignore")
+    assert "in 120 of them it is extrapolated" in str(got)
+    assert got.estimates_.estimate[0] == pytest.approx(got.plug_in, abs=0.01)
+
+
+def test_few_units_that_carry_the_answer_are_flagged(trial):
+    """An odds of a thousand at one unit in a hundred: the others are worth nothing."""
+    from dataclasses import replace
+
+    from causalfair.imagery._transport import _warn_of_overlap
+
+    frame, truth = trial
+    model = ImageSequenceCATE(
+        SequenceFeatures(SpectralFeatures()), CausalForest(50), scheme="oob", random_state=0
+    ).fit(truth["images"], frame["y"], treatment=frame["treatment"], propensity=0.5)
+    report = model.support(truth["images"])
+    assert report.weight_total == pytest.approx(1, abs=0.1)
+    _warn_of_overlap(report)
+    with pytest.warns(OverlapWarning, match="worth 5.0% of its size"):
+        _warn_of_overlap(replace(report, effective_share=0.05))
 
 
 def test_transport_corrects_towards_a_shifted_target(trial, spectral):
@@ -376,14 +398,15 @@ def test_spatial_groups_join_clusters_and_components():
 
 def test_comparison_ranks_sequence_over_image(trial):
     frame, truth = trial
+    ridge = RLearner(outcome_learner=RidgeCV(), effect_learner=RidgeCV(), n_folds=2)
     table = compare_representations(
         truth["images"], frame["y"], treatment=frame["treatment"], propensity=0.5, X=frame[["x"]],
         representations={"spectral": SequenceFeatures(SpectralFeatures())},
-        learners={"ridge": RLearner(RidgeCV()), "forest": CausalForest(50)},
-        spaces=("pc", "raw"), n_bootstrap=50, random_state=0,
+        learners={"ridge": ridge, "forest": CausalForest(50)}, spaces=("pc", "raw"),
+        data_sources=("tabular", "image", "sequence"), n_folds=3, n_bootstrap=50, random_state=0,
     )  # fmt: skip
     frame = table.to_frame()
-    assert len(frame) == 2 * 2 * (1 + 4 * 2)
+    assert len(frame) == 2 * 2 * (1 + 2 * 2)
     by_source = frame.groupby("data_source")["ratio"].mean()
     assert by_source["sequence"] > by_source["image"]
     first = frame.iloc[0]
@@ -414,7 +437,15 @@ def test_uganda_effects_are_found_and_stable_over_seeds(shared_data):
         assert model.evaluate("qini").p_values()["qini"] < 0.02
     with pytest.warns(CausalFairWarning, match="2082 units share 327 images"):
         alone = clone(model).fit(images, frame["y"], treatment=frame["treatment"], individual=True)
-    assert alone.estimates_.std_error[0] < 0.75 * error
+    # Ignoring places understates the error as it does for the plain difference in means.
+    w, place = frame["treatment"].to_numpy(), frame["place"].to_numpy()
+    y = frame["y"].to_numpy()
+    influence = np.where(w == 1, (y - y[w == 1].mean()) / w.mean(),
+                         -(y - y[w == 0].mean()) / (1 - w.mean()))  # fmt: skip
+    clustered = np.sqrt((np.bincount(place, weights=influence) ** 2).sum())
+    ratio = np.sqrt((influence**2).sum()) / clustered
+    assert ratio < 0.9
+    assert alone.estimates_.std_error[0] / error == pytest.approx(ratio, abs=0.07)
 
 
 @pytest.mark.slow
