@@ -15,8 +15,9 @@ from causalfair._core.random import child_seed, root_seed
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import DataError, ParameterError
 from causalfair.imagery._design import SOURCES
-from causalfair.imagery._estimator import ImageSequenceCATE, _first
+from causalfair.imagery._estimator import ImageSequenceCATE
 from causalfair.imagery._features import SequenceFeatures
+from causalfair.imagery._fitted import first_cluster
 from causalfair.imagery._ranking import METRICS, evaluate_priorities
 from causalfair.imagery._sequence import as_sequence
 
@@ -168,6 +169,7 @@ class _Cached:
 
     def __init__(self, representation: Any, features: FloatArray) -> None:
         self.representation, self.features = representation, features
+        self.seen_share_ = getattr(representation, "seen_share_", None)
 
     def fit(self, images: Any) -> _Cached:
         del images
@@ -214,7 +216,19 @@ def compare_representations(
     ----------
     images : ImageSequence or array of shape (n, T, H, W, C)
         Images.
-    y, treatment, X, covariates, cluster, sample_weight, propensity
+    y : array of shape (n_units,) or str
+        Outcome, or the name of its column in ``X``.
+    treatment : array of shape (n_units,) or str
+        Binary treatment.
+    X : frame or array of shape (n_units, p), optional
+        Tabular covariates.
+    covariates : "all", list of str or formula, optional
+        Which columns of ``X`` to use.
+    cluster : array, str or list of str, optional
+        As for :meth:`ImageSequenceCATE.fit`.
+    sample_weight : array of shape (n_units,) or str, optional
+        Sampling weights.
+    propensity : float, array of shape (n_units,), "estimate" or None
         As for :meth:`ImageSequenceCATE.fit`.
     representations : mapping of str to transformer, optional
         Default: ``{"random convolution": SequenceFeatures()}``.
@@ -357,7 +371,7 @@ def _tabulate(
     for metric in metrics:
         joint, _ = evaluate_priorities(
             priorities, sample.scores, reference._folds, metric=metric, scheme=scheme,
-            cluster=_first(sample.cluster), sample_weight=sample.sample_weight, seed=seed,
+            cluster=first_cluster(sample.cluster), sample_weight=sample.sample_weight, seed=seed,
             n_bootstrap=n_bootstrap,
         )  # fmt: skip
         k = len(fitted)

@@ -42,8 +42,6 @@ class RandomConvolutionFeatures(FrameEncoder):
     bias : float or "auto", default 1.0
         Threshold; ``"auto"`` takes the median absolute response to the patches. Use it where pixels
         are not near [0, 1].
-    stride : {1}, default 1
-        Step between positions.
     grid : int, default 1
         Average within a ``grid`` x ``grid`` partition of the image instead of over all of it.
     n_patches : int, default 100_000

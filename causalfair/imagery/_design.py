@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalfair._core.logging import warn
-from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import CausalFairWarning, DataError, IdentificationError, ParameterError
 from causalfair.imagery._compress import Compressor
 
@@ -207,8 +207,3 @@ def acquisition_check(valid: FloatArray, w: FloatArray, owner: str) -> float:
             CausalFairWarning,
         )
     return difference
-
-
-def usable_mask(images: Any) -> BoolArray:
-    """Frames that may be used by the row of each unit, (n, T)."""
-    return np.asarray(images.usable[images.row_of_unit])

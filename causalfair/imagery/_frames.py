@@ -69,7 +69,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         sequence = as_sequence(images, owner=f"{type(self).__name__}.transform")
-        self.check_schema(sequence, "transform")
+        self._check_schema(sequence, "transform")
         n, frames = sequence.shape[:2]
         out = np.full((n, frames, len(self.get_feature_names_out())), np.nan, dtype=np.float32)
         for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
@@ -93,7 +93,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return np.asarray(self._names(), dtype=object)
 
-    def check_schema(self, sequence: ImageSequence, method: str) -> None:
+    def _check_schema(self, sequence: ImageSequence, method: str) -> None:
         """Refuse images whose bands or scaling are not those of ``fit``."""
         owner = f"{type(self).__name__}.{method}"
         if sequence.shape[-1] != self.n_bands_in_:
@@ -113,14 +113,11 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 f"{self.scale_in_[1]}. Bring both to the same reflectance."
             )
 
-    def encode(self, pixels: Any, valid: Any) -> FloatArray32:
-        """Features (f, D) of frames given as (f, H, W, C) pixels and (f, H, W) validity."""
-        return self._encode(pixels, valid)
-
     def _learn(self, sequence: ImageSequence) -> None:
         raise NotImplementedError
 
     def _encode(self, pixels: FloatArray32, valid: BoolArray) -> FloatArray32:
+        """Features (f, D) of frames given as (f, H, W, C) pixels and (f, H, W) validity."""
         raise NotImplementedError
 
     def _names(self) -> list[str]:
@@ -135,9 +132,9 @@ def stream_features(
     Blocks run on threads (the kernels release the interpreter lock); those of a dask array run
     where dask runs, on its workers if there is a client. Results do not depend on either.
     """
-    threads = sequence.threads(n_jobs)
-    plan = sequence.blocks(images=images, threads=threads)
-    if sequence.is_dask:
+    threads = sequence._threads(n_jobs)
+    plan = sequence._blocks(images=images, threads=threads)
+    if sequence._is_dask:
         results = _on_dask(encoder, sequence, plan)
     else:
         task = partial(_encode_block, encoder, sequence, float(sequence.min_valid))
@@ -169,7 +166,7 @@ def _encode_block(
 def _features(encoder: FrameEncoder, block: Block, min_valid: float) -> tuple[FloatArray32, int]:
     c, t, h, w, b = block.pixels.shape
     valid = block.valid.reshape(c * t, h, w)
-    values = encoder.encode(block.pixels.reshape(c * t, h, w, b), valid)
+    values = encoder._encode(block.pixels.reshape(c * t, h, w, b), valid)
     values[valid.mean(axis=(1, 2)) < min_valid] = np.nan
     return values.reshape(c, t, -1), block.n_nan
 
@@ -182,14 +179,14 @@ def _on_dask(
     from causalfair._core.optional import import_optional
 
     dask = import_optional("dask", extra="dask")
-    size = 4 * max(1, sequence.threads(-1))
+    size = 4 * max(1, sequence._threads(-1))
     task = dask.delayed(_encode_piece, pure=False)
     for start in progress(range(0, len(plan), size), "image features"):
         jobs = []
         for numbers, frames in plan[start : start + size]:
-            piece = sequence.subset_images(numbers)
-            pixels, mask = piece.lazy_pixels(), piece.lazy_mask()
-            jobs.append(task(encoder, piece.without_pixels(), pixels, mask, frames))
+            piece = sequence._subset_images(numbers)
+            pixels, mask = piece._lazy_pixels(), piece._lazy_mask()
+            jobs.append(task(encoder, piece._without_pixels(), pixels, mask, frames))
         yield from dask.compute(*jobs)
 
 
@@ -197,6 +194,6 @@ def _encode_piece(
     encoder: FrameEncoder, piece: ImageSequence, pixels: Any, mask: Any, frames: slice
 ) -> tuple[FloatArray32, int]:
     """Run on a worker: the pixels of one block have arrived as a numpy array."""
-    whole = piece.with_pixels(pixels, mask)
+    whole = piece._with_pixels(pixels, mask)
     block = whole.read(np.arange(whole.n_images), frames)
     return _features(encoder, block, float(whole.min_valid))

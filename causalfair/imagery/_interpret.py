@@ -324,7 +324,7 @@ def occlusion_map(
     for k, (u, v) in enumerate(corners, start=1):
         stack[k, :, u : u + window, v : v + window] = spectrum[:, None, None]
     mask = np.repeat(block.valid, len(stack), axis=0)
-    covered = own.with_values(stack, mask)
+    covered = own._with_values(stack, mask)
     table = None if X is None else _repeat(X, len(stack))
     effect = np.asarray(model.predict(covered, table))
     total, seen = np.zeros((H, W)), np.zeros((H, W))

@@ -183,6 +183,17 @@ def check_poolings(pooling: Any, owner: str) -> tuple[str, ...]:
     return names
 
 
+def seen_frames(phi: Any, use: BoolArray, t: FloatArray) -> BoolArray:
+    """Frames that may be used, have a date, and have features, (r, T)."""
+    return np.asarray(np.isfinite(phi).all(axis=2) & use & np.isfinite(t))
+
+
+def latest_frame(seen: BoolArray, t: FloatArray) -> BoolArray:
+    """Only the latest of the frames seen, (r, T)."""
+    last = np.where(seen, t, -np.inf).argmax(axis=1)
+    return np.asarray(seen & (np.arange(seen.shape[1]) == last[:, None]))
+
+
 def pool(
     phi: Any, use: BoolArray, t: FloatArray, names: tuple[str, ...], half_life: float = 2.0
 ) -> FloatArray:
@@ -212,7 +223,7 @@ def pool(
         A place has no usable frame.
     """
     phi = np.asarray(phi, dtype=np.float64)
-    seen = np.isfinite(phi).all(axis=2) & use & np.isfinite(t)
+    seen = seen_frames(phi, use, t)
     empty = np.flatnonzero(~seen.any(axis=1))
     if empty.size:
         raise DataError(

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from causalfair._core.logging import warn
 from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair.exceptions import CausalFairWarning
 from causalfair.imagery._compress import Compressor
 
 __all__ = ["SupportReference", "SupportReport"]
@@ -15,6 +17,7 @@ __all__ = ["SupportReference", "SupportReport"]
 MOST = 20  # components that distances are taken in
 LEAST_DENSITY = 0.05
 FOLDS = 5
+LATE = 2.0  # years
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,48 @@ class SupportReport:
 
     def _repr_html_(self) -> str:
         return str(self.summary()._repr_html_())
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """When and by what the trial's images were taken.
+
+    Attributes
+    ----------
+    dated : bool
+        Whether frames have dates.
+    last : float
+        Year of the latest frame.
+    pixel : float or None
+        Size of a pixel in metres.
+    """
+
+    dated: bool
+    last: float
+    pixel: float | None
+
+    @classmethod
+    def of(cls, sequence: Any) -> Calendar:
+        """Calendar of a sequence."""
+        pixel = None if sequence.gsd is None else float(sequence.gsd * sequence._factor)
+        return cls(bool(sequence.dated), float(np.nanmax(sequence.years)), pixel)
+
+    def warn_of(self, target: Calendar, owner: str) -> None:
+        """Say where the target's images are of another time or sensor."""
+        if self.dated and target.dated and target.last > self.last + LATE:
+            warn(
+                f"{owner}: the target's images run to {target.last:.1f}, the trial's to "
+                f"{self.last:.1f}; what images say about effects may have changed since.",
+                CausalFairWarning,
+            )
+        if None not in (self.pixel, target.pixel) and not np.isclose(
+            self.pixel or 0.0, target.pixel or 0.0, rtol=0.01
+        ):
+            warn(
+                f"{owner}: pixels are {target.pixel:g} m in the target and {self.pixel:g} m in the "
+                "trial: another sensor or resampling.",
+                CausalFairWarning,
+            )
 
 
 @dataclass(frozen=True)

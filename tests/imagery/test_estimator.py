@@ -268,6 +268,52 @@ def test_predict_asks_for_what_the_model_uses(trial, fitted):
         fitted.predict(np.zeros((2, 6, 16, 16, 2), np.float32))
 
 
+def test_the_latest_frame_that_is_not_clouded_stands_for_the_place(trial, spectral):
+    frame, truth = trial
+    pixels = truth["images"].read(np.arange(400)).pixels
+    mask = np.ones(pixels.shape[:-1], bool)
+    mask[::3, 5] = False
+    clouded = ImageSequence(pixels, mask=mask, times=np.arange(2001, 2007))
+    model = ImageSequenceCATE(
+        spectral, CausalForest(50), data_source="image", scheme="oob", random_state=0
+    ).fit(clouded, frame["y"], treatment=frame["treatment"])
+    alone = np.where(
+        mask[:, 5:6].all(axis=(2, 3))[..., None, None, None], pixels[:, 5:], pixels[:, 4:5]
+    )
+    np.testing.assert_allclose(model.predict(alone), model.predict(clouded), atol=1e-9)
+
+
+def test_target_of_another_time_or_sensor_is_flagged(trial, fitted):
+    _, truth = trial
+    pixels = truth["images"].read(np.arange(400)).pixels
+    bands = ("red", "green", "nir")
+    later = ImageSequence(pixels, times=np.arange(2016, 2022), bands=bands)
+    with pytest.warns(CausalFairWarning, match=r"run to 2021.0, the trial's to 2015.5"):
+        fitted.support(later)
+    coarse = ImageSequence(pixels, bands=bands, gsd=10.0)
+    with pytest.warns(CausalFairWarning, match="pixels are 10 m in the target and 30 m"):
+        fitted.transport(coarse)
+
+
+def test_small_folds_and_wide_features_are_named(trial, spectral):
+    frame, truth = trial
+    some = np.arange(40)
+    treated = np.r_[np.ones(7), np.zeros(33)]
+    few = ImageSequenceCATE(spectral, CausalForest(50), n_folds=5, random_state=0)
+    with pytest.raises(IdentificationError, match="treated and .* untreated units; each needs two"):
+        few.fit(truth["images"].subset(some), frame["y"][some], treatment=treated)
+    wide = ImageSequenceCATE(
+        SequenceFeatures(SpectralFeatures(), pooling="concat"), CausalForest(50),
+        n_components=None, scheme="oob", random_state=0,
+    )  # fmt: skip
+    few_places = np.arange(10)
+    with pytest.warns(CausalFairWarning, match="120 image features for 10 places"):
+        wide.fit(
+            truth["images"].subset(few_places), frame["y"][few_places],
+            treatment=few_places % 2,
+        )  # fmt: skip
+
+
 def test_frames_acquired_differently_by_arm_are_flagged(trial, spectral):
     frame, truth = trial
     pixels = truth["images"].read(np.arange(400)).pixels

@@ -33,7 +33,7 @@ def encode(encoder, filters, bias, pixels, valid):
         pixels.shape[-1],
         None,
     )
-    return encoder.encode(pixels, valid)
+    return encoder._encode(pixels, valid)
 
 
 @settings(max_examples=25, deadline=None)

@@ -101,6 +101,47 @@ def test_zarr_stack_larger_than_the_limit_stays_under_it(tmp_path):
     assert peak < 2 * limit < sequence.nbytes
 
 
+STACK = """
+import resource, sys
+import numpy as np, zarr
+from causalfair.imagery import ImageSequence, RandomConvolutionFeatures, SequenceFeatures
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+store = zarr.open_array(sys.argv[1], mode="r")
+sequence = ImageSequence(store, memory_limit=16 * 2**20)
+features = SequenceFeatures(RandomConvolutionFeatures(4, n_patches=200, random_state=0))
+features.fit_transform(sequence.subset(np.arange(4)))  # imports and kernels
+before = peak()
+out = features.fit_transform(sequence)
+print(sequence.nbytes, peak() - before, *out.shape)
+"""
+
+
+def test_zarr_stack_larger_than_memory_allowed_in_a_process_of_its_own(tmp_path):
+    """192 MiB of pixels, 16 MiB allowed: what the process grows by is a fraction of the stack."""
+    import subprocess
+    import sys
+
+    shape = (128, 8, 128, 128, 3)
+    store = zarr.create_array(
+        tmp_path / "stack.zarr", shape=shape, chunks=(2, 8, 128, 128, 3), dtype="f4"
+    )
+    tile = np.random.default_rng(0).random((8, 8, 128, 128, 3), dtype=np.float32)
+    for start in range(0, shape[0], 8):
+        store[start : start + 8] = tile
+    done = subprocess.run(
+        [sys.executable, "-c", STACK, str(tmp_path / "stack.zarr")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stack, grown, n, _ = map(int, done.stdout.split())
+    assert n == 128
+    assert stack == 4 * np.prod(shape) == 192 * 2**20
+    assert grown < 3 * 16 * 2**20 < stack / 3
+
+
 def test_dask_workers_make_the_features(pixels):
     import dask
 
