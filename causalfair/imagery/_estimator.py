@@ -31,6 +31,7 @@ from causalfair.imagery._fitted import FittedEffects, feature_names
 from causalfair.imagery._sequence import ImageSequence, as_sequence
 from causalfair.imagery._spatial import spatial_groups
 from causalfair.imagery._support import Calendar, SupportReference
+from causalfair.imagery._torch import TorchSequenceEncoder
 
 __all__ = ["ImageSequenceCATE"]
 
@@ -384,7 +385,8 @@ def _seeded(estimator: Any, root: Any, key: int, n_jobs: int | None, *more: int)
 def _check_latest(representation: Any, sequence: ImageSequence) -> None:
     """Only pooled features know which frame is the latest that can be used."""
     inner = getattr(representation, "representation", representation)
-    if sequence._latest_only and sequence.shape[1] > 1 and not isinstance(inner, SequenceFeatures):
+    known = isinstance(inner, SequenceFeatures | TorchSequenceEncoder)
+    if sequence._latest_only and sequence.shape[1] > 1 and not known:
         raise ParameterError(
             f"{OWNER}: data_source='image' keeps the latest frame through SequenceFeatures; "
             f"{type(inner).__name__} would see all {sequence.shape[1]}. Give images with one frame."

@@ -11,12 +11,13 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalfair._core.compat import HasMethods, Interval, fit_context
+from causalfair._core.parallel import inner_threads
 from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import DataError
 from causalfair.imagery._compress import Compressor, check_components
 from causalfair.imagery._convolution import RandomConvolutionFeatures
-from causalfair.imagery._frames import FrameEncoder, stream_features
+from causalfair.imagery._frames import FrameEncoder, check_schema, stream_features
 from causalfair.imagery._pooling import (
     check_poolings,
     latest_frame,
@@ -174,7 +175,8 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         del y, fit_params
         sequence = as_sequence(images, owner="SequenceFeatures.fit")
         self._fit_frames(sequence)
-        raw, self.seen_share_ = self._pooled(sequence)
+        with inner_threads(1):
+            raw, self.seen_share_ = self._pooled(sequence)
         if self.n_components is None:
             self.compressor_ = None
             return raw
@@ -195,12 +197,13 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             One row an image (a distinct pair of image and baseline, ``row_of_unit`` says whose).
         """
         check_is_fitted(self)
-        raw, _ = self._pooled(as_sequence(images, owner="SequenceFeatures.transform"))
+        with inner_threads(1):
+            raw, _ = self._pooled(as_sequence(images, owner="SequenceFeatures.transform"))
         return raw if self.compressor_ is None else self.compressor_.transform(raw)
 
     def _pooled(self, sequence: ImageSequence) -> tuple[FloatArray, FloatArray]:
         """Pooled features (n_rows, D) before components, and shares of frames seen (n_rows,)."""
-        self.frame_features_._check_schema(sequence, "transform")
+        check_schema(self.frame_features_, sequence, "SequenceFeatures.transform")
         frames = sequence.shape[1]
         if "concat" in self.poolings_ and frames != self.n_frames_in_:
             raise DataError(

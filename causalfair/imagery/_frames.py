@@ -16,7 +16,7 @@ from causalfair._core.typing import BoolArray, IntArray
 from causalfair.exceptions import DataError
 from causalfair.imagery._sequence import Block, ImageSequence, as_sequence, warn_of_nan
 
-__all__ = ["FrameEncoder", "stream_features"]
+__all__ = ["FrameEncoder", "check_schema", "remember_schema", "stream_features"]
 
 FloatArray32 = NDArray[np.float32]
 
@@ -48,9 +48,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         del y
         sequence = as_sequence(images, owner=f"{type(self).__name__}.fit")
-        self.n_bands_in_ = sequence.shape[-1]
-        self.bands_in_ = sequence.bands
-        self.scale_in_ = (sequence.scale.tolist(), sequence.offset.tolist())
+        remember_schema(self, sequence)
         self._learn(sequence)
         return self
 
@@ -69,11 +67,12 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         sequence = as_sequence(images, owner=f"{type(self).__name__}.transform")
-        self._check_schema(sequence, "transform")
+        check_schema(self, sequence, f"{type(self).__name__}.transform")
         n, frames = sequence.shape[:2]
         out = np.full((n, frames, len(self.get_feature_names_out())), np.nan, dtype=np.float32)
-        for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
-            out[numbers, when] = values
+        with inner_threads(1):  # once, not a block: looking for thread pools takes milliseconds
+            for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
+                out[numbers, when] = values
         return out[:, 0] if sequence._single else out
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
@@ -93,26 +92,6 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return np.asarray(self._names(), dtype=object)
 
-    def _check_schema(self, sequence: ImageSequence, method: str) -> None:
-        """Refuse images whose bands or scaling are not those of ``fit``."""
-        owner = f"{type(self).__name__}.{method}"
-        if sequence.shape[-1] != self.n_bands_in_:
-            raise DataError(
-                f"{owner} got images with {sequence.shape[-1]} band(s); it was fitted on "
-                f"{self.n_bands_in_}."
-            )
-        if None not in (sequence.bands, self.bands_in_) and sequence.bands != self.bands_in_:
-            raise DataError(
-                f"{owner} got bands {sequence.bands}; it was fitted on {self.bands_in_}. Put the "
-                "bands in the same order."
-            )
-        if (sequence.scale.tolist(), sequence.offset.tolist()) != self.scale_in_:
-            raise DataError(
-                f"{owner} got images with scale and offset {sequence.scale.tolist()}, "
-                f"{sequence.offset.tolist()}; it was fitted with {self.scale_in_[0]}, "
-                f"{self.scale_in_[1]}. Bring both to the same reflectance."
-            )
-
     def _learn(self, sequence: ImageSequence) -> None:
         raise NotImplementedError
 
@@ -122,6 +101,33 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _names(self) -> list[str]:
         raise NotImplementedError
+
+
+def remember_schema(encoder: Any, sequence: ImageSequence) -> None:
+    """Keep the bands and the scaling an encoder was fitted on."""
+    encoder.n_bands_in_ = sequence.shape[-1]
+    encoder.bands_in_ = sequence.bands
+    encoder.scale_in_ = (sequence.scale.tolist(), sequence.offset.tolist())
+
+
+def check_schema(encoder: Any, sequence: ImageSequence, owner: str) -> None:
+    """Refuse images whose bands or scaling are not those of ``fit``."""
+    if sequence.shape[-1] != encoder.n_bands_in_:
+        raise DataError(
+            f"{owner} got images with {sequence.shape[-1]} band(s); it was fitted on "
+            f"{encoder.n_bands_in_}."
+        )
+    if None not in (sequence.bands, encoder.bands_in_) and sequence.bands != encoder.bands_in_:
+        raise DataError(
+            f"{owner} got bands {sequence.bands}; it was fitted on {encoder.bands_in_}. Put the "
+            "bands in the same order."
+        )
+    if (sequence.scale.tolist(), sequence.offset.tolist()) != encoder.scale_in_:
+        raise DataError(
+            f"{owner} got images with scale and offset {sequence.scale.tolist()}, "
+            f"{sequence.offset.tolist()}; it was fitted with {encoder.scale_in_[0]}, "
+            f"{encoder.scale_in_[1]}. Bring both to the same reflectance."
+        )
 
 
 def stream_features(

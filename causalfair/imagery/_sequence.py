@@ -403,6 +403,17 @@ class ImageSequence:
             for t in range(0, T, budget)
         ]
 
+    def _places_at_once(self) -> int:
+        """Whole places that fit under the memory limit."""
+        r0, r1, c0, c1 = self._window
+        place = (r1 - r0) * (c1 - c0) * self.shape[-1] * self.shape[1] * 4 * COPIES
+        if place > self.memory_limit:
+            raise ParameterError(
+                f"ImageSequence: one place needs {place / 2**20:.1f} MiB, more than memory_limit="
+                f"{self.memory_limit / 2**20:.1f} MiB. Raise the limit, crop or resample."
+            )
+        return int(self.memory_limit // place)
+
     def read(self, images: Any, frames: slice = slice(None)) -> Block:
         """Read some images.
 

@@ -294,20 +294,3 @@ def test_torch_absent_names_the_extra(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises((MissingDependencyError, ImportError)):
         TorchFrameEncoder(object()).fit(images)
-
-
-def test_torch_encoder_on_a_tiny_network(images):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-    )
-    encoder = TorchFrameEncoder(net, input_size=8, band_map=(2, 0), mean=(0.5, 0.5), std=(0.3, 0.3))
-    out = SequenceFeatures(encoder).fit_transform(images)
-    assert out.shape == (12, 8)
-    filters = net[0].weight.detach().numpy()
-    plain = TorchFrameEncoder(
-        torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, bias=False), torch.nn.Flatten())
-    )
-    assert plain.fit(images).transform(images).shape == (12, 3, 2 * 8 * 8)
-    assert filters.shape == (4, 2, 3, 3)
