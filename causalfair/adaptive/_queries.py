@@ -7,6 +7,7 @@ on a decoy (rows without information); what fails there too is shown, anything e
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,20 +159,26 @@ def checked_result(result: Any, n_rows: int) -> Any:
     return values
 
 
-def run(source: Any, rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
-    """Evaluate on the holdout without letting an error speak about it.
+def guarded(call: Callable[[Rows], Any], rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
+    """Evaluate on the holdout without letting an error or a warning speak about it.
 
-    Returns ``None`` when the question works on the decoy but not on the holdout: the caller then
-    charges it and answers as if every value were lo.
+    Returns ``None`` when the call works on the decoy but not on the holdout: the question is then
+    charged and answered as if every value were lo.
     """
     try:
-        return checked_result(evaluate(source, rows), rows.n_rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return call(rows)
     except Exception:  # any error may quote holdout values; none is passed on
         failed = True
     if failed:
-        substitute = decoy(rows)
-        checked_result(evaluate(source, substitute), substitute.n_rows)
+        call(decoy(rows))
     return None
+
+
+def run(source: Any, rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
+    """Values or statistic of a question; ``None`` where only the holdout makes it fail."""
+    return guarded(lambda r: checked_result(evaluate(source, r), r.n_rows), rows, decoy)
 
 
 @dataclass(slots=True)
