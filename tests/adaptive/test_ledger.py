@@ -317,13 +317,11 @@ def test_a_file_that_was_cut_short_is_detected(tmp_path, small, kept):
     holdout._parts.session.ledger.close()  # moves the write-ahead log into the file
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) // 4096 * 4096])
-    try:
-        audit = ReusableHoldout.open(path).audit()
-    except LedgerError as error:
-        assert "is damaged" in str(error)
+    if kept < 0.5:  # not even the first tables are whole
+        with pytest.raises(LedgerError, match="is damaged"):
+            ReusableHoldout.open(path)
     else:
-        assert not audit
-        assert "cannot be read" in str(audit)
+        assert "cannot be read" in str(ReusableHoldout.open(path).audit())
 
 
 def rechained(path, change):

@@ -304,7 +304,7 @@ def test_bernstein_checks_share_the_error_level_with_the_fallback(noise):
     # neither event contains the other, so each gets half of the error level
     plan = Plan(5_000, 100, 0.05)
     level = description.check_log_inverse(0, 0, 0.0, 0.05) + math.log(2)
-    low, high = description.empirical_bernstein(0.5, 0.01, 5_000, level)
+    _, high = description.empirical_bernstein(0.5, 0.01, 5_000, level)
     engine = GuessAndCheck(plan, tau=0.05, check="empirical_bernstein")
     edge = 0.05 - (high - 0.5)
     for shift, status in ((edge - 1e-6, "guess"), (edge + 1e-6, "holdout")):
