@@ -285,10 +285,14 @@ def column_sums(values: Any, lo: float, hi: float) -> FloatArray:
     n, q = values.shape
     if values.dtype == np.bool_ and lo == 0 and hi == 1:
         return np.asarray(np.count_nonzero(values, axis=0) * float(UNITS))
+    blocks = column_blocks(n, q)
+    return np.concatenate([to_units(values[:, block], lo, hi).sum(axis=0) for block in blocks])
+
+
+def column_blocks(n: int, q: int) -> list[slice]:
+    """Blocks of columns of an (n, q) table, each of bounded memory."""
     step = max(1, _BLOCK_BYTES // (8 * max(n, 1)))
-    return np.concatenate(
-        [to_units(values[:, j : j + step], lo, hi).sum(axis=0) for j in range(0, q, step)]
-    )
+    return [slice(j, j + step) for j in range(0, q, step)]
 
 
 def batch_from_sums(
