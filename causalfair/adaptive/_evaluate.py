@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from causalfair.adaptive._queries import (
     Rows,
     batch_from_sums,
     column_sums,
+    guarded,
     make_batch,
 )
 from causalfair.adaptive._session import stable_batch
@@ -35,9 +36,11 @@ def batch_of(parts: Parts, queries: Sequence[Query], part: str) -> Batch:
         return _estimator_batch(parts, queries)
     where = "check" if "check" in parts.blocks.parts else part
     keep = engine.needs_vectors or getattr(engine, "check", "") == "empirical_bernstein"
-    return make_batch(
-        queries, parts.blocks.rows(where), parts.decoy, _guesses(parts, queries), keep=keep
-    )
+    guesses = _guesses(parts, queries)
+    batch = make_batch(queries, parts.blocks.rows(where), parts.decoy, guesses, keep=keep)
+    if parts.train is not None or "guess" not in parts.blocks.parts:
+        return batch
+    return replace(batch, guessed=np.array([query.guess is None for query in queries]))
 
 
 def _guesses(parts: Parts, queries: Sequence[Query]) -> FloatArray:
@@ -168,13 +171,8 @@ def _estimate(query: Query, rows: Rows, decoy: Callable[[Rows], Rows]) -> float:
             "mechanism='stable_quantile' asks for an estimator: a function of (X, y) "
             "that returns one number."
         )
-    try:
-        return number(rows)
-    except Exception:  # an error may quote holdout values; it is not passed on
-        failed = True
-    if failed:
-        number(decoy(rows))
-    return math.nan
+    estimate = guarded(number, rows, decoy)
+    return math.nan if estimate is None else float(estimate)
 
 
 def model_metric(

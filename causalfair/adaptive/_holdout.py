@@ -16,7 +16,7 @@ import numpy as np
 from causalfair._core.logging import warn
 from causalfair.adaptive import _evaluate, _open
 from causalfair.adaptive._answer import Answer, Answers
-from causalfair.adaptive._ledger import Audit
+from causalfair.adaptive._chain import Audit
 from causalfair.adaptive._metrics import find_metric
 from causalfair.adaptive._queries import Query, check_array
 from causalfair.adaptive._session import exchange, refused
@@ -669,7 +669,7 @@ def _reopen(path: str, train: tuple[Any, Any] | None) -> ReusableHoldout:
 def _model_id(model: Any, metric: str, options: dict[str, Any]) -> str | None:
     """Hash of the public description of a model; ``None`` when it cannot be pickled."""
     try:
-        content = pickle.dumps((model, metric, sorted(options)), protocol=4)
+        content = pickle.dumps((model, metric, sorted(options.items())), protocol=4)
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
     return f"{metric}-{hashlib.sha256(content).hexdigest()[:24]}"

@@ -7,6 +7,7 @@ on a decoy (rows without information); what fails there too is shown, anything e
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,20 +159,26 @@ def checked_result(result: Any, n_rows: int) -> Any:
     return values
 
 
-def run(source: Any, rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
-    """Evaluate on the holdout without letting an error speak about it.
+def guarded(call: Callable[[Rows], Any], rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
+    """Evaluate on the holdout without letting an error or a warning speak about it.
 
-    Returns ``None`` when the question works on the decoy but not on the holdout: the caller then
-    charges it and answers as if every value were lo.
+    Returns ``None`` when the call works on the decoy but not on the holdout: the question is then
+    charged and answered as if every value were lo.
     """
     try:
-        return checked_result(evaluate(source, rows), rows.n_rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return call(rows)
     except Exception:  # any error may quote holdout values; none is passed on
         failed = True
     if failed:
-        substitute = decoy(rows)
-        checked_result(evaluate(source, substitute), substitute.n_rows)
+        call(decoy(rows))
     return None
+
+
+def run(source: Any, rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
+    """Values or statistic of a question; ``None`` where only the holdout makes it fail."""
+    return guarded(lambda r: checked_result(evaluate(source, r), r.n_rows), rows, decoy)
 
 
 @dataclass(slots=True)
@@ -278,10 +285,14 @@ def column_sums(values: Any, lo: float, hi: float) -> FloatArray:
     n, q = values.shape
     if values.dtype == np.bool_ and lo == 0 and hi == 1:
         return np.asarray(np.count_nonzero(values, axis=0) * float(UNITS))
+    blocks = column_blocks(n, q)
+    return np.concatenate([to_units(values[:, block], lo, hi).sum(axis=0) for block in blocks])
+
+
+def column_blocks(n: int, q: int) -> list[slice]:
+    """Blocks of columns of an (n, q) table, each of bounded memory."""
     step = max(1, _BLOCK_BYTES // (8 * max(n, 1)))
-    return np.concatenate(
-        [to_units(values[:, j : j + step], lo, hi).sum(axis=0) for j in range(0, q, step)]
-    )
+    return [slice(j, j + step) for j in range(0, q, step)]
 
 
 def batch_from_sums(

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from causalfair._core.typing import BoolArray, FloatArray
 from causalfair.adaptive._answer import Answers
 from causalfair.adaptive._holdout import ReusableHoldout
-from causalfair.adaptive._queries import UNITS, batch_from_sums
+from causalfair.adaptive._queries import UNITS, batch_from_sums, column_blocks
 from causalfair.adaptive._sklearn import CHOOSERS, LADDERS
 from causalfair.adaptive._state import Batch
 from causalfair.exceptions import DataError, ParameterError
@@ -113,7 +113,7 @@ class HoldoutFeatureSelector(SelectorMixin, BaseEstimator):
             raise ParameterError(f"score must be 'correlation' or 'auc'. Got {self.score!r}.")
         if not self.clip > 0:
             raise ParameterError(f"clip must be above 0. Got {self.clip!r}.")
-        matrix, target = validate_data(self, X, y, dtype=np.float64)
+        matrix, target = validate_data(self, X, y, dtype=[np.float64, np.float32])
         asked = _Association(self, matrix, np.asarray(target, dtype=float))
         answers = asked.ask()
         half = 0.5 if self.score == "auc" else 0.0
@@ -137,8 +137,10 @@ class _Association:
 
     def __init__(self, selector: HoldoutFeatureSelector, X: FloatArray, y: FloatArray) -> None:
         self.selector, self.holdout = selector, selector.holdout
-        scale = X.std(axis=0)
-        self.centre, self.scale = X.mean(axis=0), np.where(scale > 0, scale, 1.0)
+        blocks = [X[:, block] for block in column_blocks(*X.shape)]
+        self.centre = np.concatenate([b.mean(axis=0, dtype=np.float64) for b in blocks])
+        spread = np.concatenate([b.std(axis=0, dtype=np.float64) for b in blocks])
+        self.scale = 1.0 / np.where(spread > 0, spread, 1.0)
         self.y_centre, self.y_scale = float(y.mean()), float(y.std()) or 1.0
         self.clip = float(selector.clip)
         self.positive = float(np.max(y))
@@ -160,8 +162,10 @@ class _Association:
             if hit.all() or not hit.any():
                 raise DataError("score='auc' needs two classes in y.")
             return np.array([auc(hit, X[:, j]) for j in range(X.shape[1])])
-        sums = product_sums((X - self.centre) / self.scale, self._target(y), self.clip)
-        return self.clip * (2 * sums / (UNITS * len(X)) - 1)
+        return self.clip * (2 * self._sums(X, y) / (UNITS * len(X)) - 1)
+
+    def _sums(self, X: FloatArray, y: Any) -> FloatArray:
+        return product_sums(X, self.centre, self.scale, self._target(y), self.clip)
 
     def ask(self) -> Answers:
         """Ask for all features at once."""
@@ -178,7 +182,8 @@ class _Association:
                 "HoldoutFeatureSelector needs a holdout without groups and sample_weight."
             )
         rows = parts.blocks.rows("check" if "check" in parts.blocks.parts else part)
-        X = np.ascontiguousarray(np.asarray(rows.X, dtype=float))
+        X = np.asarray(rows.X)
+        X = X if X.dtype in (np.float32, np.float64) else X.astype(float)
         if X.ndim != 2 or X.shape[1] != len(self.centre):
             raise DataError(
                 f"The holdout must have the {len(self.centre)} features of the "
@@ -186,9 +191,8 @@ class _Association:
             )
         if self.selector.score == "auc":
             return self._auc_batch(X, np.asarray(rows.y, dtype=float))
-        sums = product_sums((X - self.centre) / self.scale, self._target(rows.y), self.clip)
         return batch_from_sums(
-            sums,
+            self._sums(X, rows.y),
             len(X),
             -self.clip,
             self.clip,
@@ -215,10 +219,12 @@ class _Association:
         )
 
 
-def product_sums(X: FloatArray, t: FloatArray, clip: float) -> FloatArray:
-    """Exact integer sums of clipped products of every column of X with t."""
+def product_sums(
+    X: FloatArray, centre: FloatArray, scale: FloatArray, t: FloatArray, clip: float
+) -> FloatArray:
+    """Exact integer sums of the clipped products of every standardised column of X with t."""
     from causalfair.adaptive import _kernels
 
     out = np.zeros(X.shape[1], dtype=np.int64)
-    _kernels.product_sums(np.ascontiguousarray(X), t, clip, out)
+    _kernels.product_sums(np.ascontiguousarray(X), centre, scale, t, clip, out)
     return out.astype(np.float64)

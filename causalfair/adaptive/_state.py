@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from causalfair._core.typing import FloatArray
+from causalfair._core.typing import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class Batch:
         Unbiased variance of the record values, for empirical Bernstein checks.
     guess : (q,)
         Guesses; NaN where there is none.
+    guessed : (q,) bool or None
+        Where the guess comes from holdout rows set aside for it, and so needs noise.
     loss_sign : int
         1 when lower is better, -1 when higher is better.
     kind : str
@@ -99,6 +101,7 @@ class Batch:
     kind: str = "mean"
     vectors: FloatArray | None = None
     lazy: tuple[Any, ...] | None = None
+    guessed: BoolArray | None = None
 
     @property
     def span(self) -> FloatArray:

@@ -117,6 +117,19 @@ def model(training):
     return LogisticRegression().fit(*training)
 
 
+class FirstFour:
+    """A model of the first four columns, on rows with more."""
+
+    def __init__(self, model):
+        self.model, self.classes_ = model, model.classes_
+
+    def predict(self, X):
+        return self.model.predict(np.asarray(X)[:, :4])
+
+    def predict_proba(self, X):
+        return self.model.predict_proba(np.asarray(X)[:, :4])
+
+
 def test_metrics_against_scikit_learn(data, model):
     from sklearn import metrics
 
@@ -124,15 +137,6 @@ def test_metrics_against_scikit_learn(data, model):
     group = (X[:, 1] > 0).astype(int)
     frame = pd.DataFrame(X, columns=list("abcd"))
     holdout = exact((frame.assign(g=group), y), max_queries=1_000)
-
-    class OnFour:
-        classes_ = model.classes_
-
-        def predict(self, X):
-            return model.predict(np.asarray(X)[:, :4])
-
-        def predict_proba(self, X):
-            return model.predict_proba(np.asarray(X)[:, :4])
 
     p, proba = model.predict(X), model.predict_proba(X)[:, 1]
     expected = {
@@ -145,14 +149,16 @@ def test_metrics_against_scikit_learn(data, model):
         "selection_rate": p.mean(),
     }
     for name, value in expected.items():
-        assert holdout.score(OnFour(), name, query_id=name).value == pytest.approx(value, abs=1e-6)
-    loss = holdout.score(OnFour(), "log_loss", hi=20).value
+        assert holdout.score(FirstFour(model), name, query_id=name).value == pytest.approx(
+            value, abs=1e-6
+        )
+    loss = holdout.score(FirstFour(model), "log_loss", hi=20).value
     assert loss == pytest.approx(metrics.log_loss(y, proba), abs=1e-4)
     gaps = {"accuracy_gap": p == y, "selection_rate_gap": p == 1}
     for name, hit in gaps.items():
-        value = holdout.score(OnFour(), name, sensitive_features="g").value
+        value = holdout.score(FirstFour(model), name, sensitive_features="g").value
         assert value == pytest.approx(hit[group == 0].mean() - hit[group == 1].mean())
-    value = holdout.score(OnFour(), "tpr_gap", sensitive_features="g", levels=(1, 0)).value
+    value = holdout.score(FirstFour(model), "tpr_gap", sensitive_features="g", levels=(1, 0)).value
     rate = [np.mean(p[(y == 1) & (group == g)]) for g in (0, 1)]
     assert value == pytest.approx(rate[1] - rate[0])
 
@@ -223,6 +229,31 @@ def test_radius_of_unbalanced_statistics(data, model):
     assert declared.score(model, "auc").radius <= answer.radius * 1.01
     with pytest.raises(ParameterError, match="created for statistic='auc'"):
         declared.ask(positive)
+
+
+def test_options_of_a_metric_are_part_of_the_question(data, model):
+    X, y = data
+    group = np.column_stack([X, X[:, 1] > 0, X[:, 2] > 0])
+    holdout = exact((group, y))
+
+    gaps = [
+        holdout.score(FirstFour(model), "selection_rate_gap", sensitive_features=column).value
+        for column in (4, 5)
+    ]
+    predicted = model.predict(X)
+    for column, gap in zip((1, 2), gaps, strict=True):
+        inside = X[:, column] > 0
+        assert gap == pytest.approx(predicted[~inside].mean() - predicted[inside].mean())
+    assert holdout.remaining == 98
+    holdout.score(FirstFour(model), "selection_rate_gap", sensitive_features=4)
+    assert holdout.remaining == 98
+
+
+def test_given_guesses_stay_as_they_are(data):
+    holdout = ReusableHoldout.create(None, *data)  # half of the rows make guesses, with noise
+    assert holdout.ask(positive, guess=0.49).value == 0.49
+    mixed = holdout.ask_many([positive, positive], guesses=[0.5, 0.51])
+    assert [answer.value for answer in mixed] == [0.5, 0.51]
 
 
 def test_weights_and_groups_change_the_record(data):
@@ -384,6 +415,18 @@ def test_errors_do_not_quote_the_holdout(data):
     assert answer.value < answer.radius
 
 
+def test_warnings_do_not_speak_about_the_holdout(data):
+    holdout = create(data)
+
+    def telling(X, y):
+        return np.log(X[:, 0]) > -1  # numpy warns where some value is negative
+
+    answer = holdout.ask(telling)  # warnings are errors in these tests
+    assert answer.status == "answered"
+    truth = 1 - 0.5 * (1 + math.erf(math.exp(-1) / math.sqrt(2)))
+    assert abs(answer.value - truth) < answer.radius
+
+
 def test_wrong_shapes_are_reported_on_rows_without_information(data):
     holdout = create(data)
     with pytest.raises(DataError, match=r"expected shape \(4000,\).*got shape \(\)"):
@@ -531,7 +574,9 @@ def test_missing_guesses(data):
         holdout.ask(positive)
     with pytest.raises(ParameterError, match="needs guesses= for an array"):
         holdout.ask_many(data[0] > 0)
-    assert holdout.ask_many(data[0] > 0, guesses=[0.5] * 4)[0].status == "training"
+    answers = holdout.ask_many(data[0] > 0, guesses=[0.5] * 4)
+    assert {answer.status for answer in answers} <= {"training", "holdout", "refused"}
+    assert answers[0].status != "refused"
 
 
 # --------------------------------------------------------------------------------------- warnings

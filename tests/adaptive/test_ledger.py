@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causalfair.adaptive import ReusableHoldout, _ledger
+from causalfair.adaptive import ReusableHoldout, _chain, _ledger
 from causalfair.adaptive._noise import matches
 from causalfair.exceptions import (
     BudgetExhaustedError,
@@ -307,6 +307,76 @@ def test_truncation_and_other_edits_are_detected(tmp_path, small, statement, mes
         holdout.ask(positive, query_id=f"q{j}")
     edit(path, statement)
     assert message in str(holdout.audit())
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_file_that_was_cut_short_is_detected(tmp_path, small, kept):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small, max_queries=1_000)
+    holdout.ask_many([positive] * 200, query_ids=[f"q{j}" for j in range(200)])
+    holdout._parts.session.ledger.close()  # moves the write-ahead log into the file
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) // 4096 * 4096])
+    if kept < 0.5:  # not even the first tables are whole
+        with pytest.raises(LedgerError, match="is damaged"):
+            ReusableHoldout.open(path)
+    else:
+        assert "cannot be read" in str(ReusableHoldout.open(path).audit())
+
+
+def rechained(path, change):
+    """Edit every row through `change` and recompute all hashes, as an expert forger would."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    meta = {k: json.loads(v) for k, v in connection.execute("SELECT name, value FROM meta")}
+    head = _chain.genesis(meta)
+    for values in connection.execute(f"SELECT {', '.join(_chain.ROW)} FROM log").fetchall():
+        row = change(dict(zip(_chain.ROW, values, strict=True)))
+        previous, head = head, _chain.chain(head, row)
+        connection.execute(
+            "UPDATE log SET answer=?, cost=?, prev_hash=?, hash=? WHERE i=?",
+            (row["answer"], row["cost"], previous, head, row["i"]),
+        )
+        state = _chain.canonical(json.loads(row["cost"]))
+    connection.execute("UPDATE state SET head_hash=?, content=?", (head, state))
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r, None),
+        (lambda r: r | {"cost": r["cost"].replace('"k_used":3', '"k_used":1')}, "lowers the"),
+        (lambda r: r | {"answer": r["answer"].replace('"first":3', '"first":2')}, "not charged"),
+        (lambda r: r | {"cost": r["cost"].replace('"k_used":5', '"k_used":41')}, "41 queries were"),
+    ],
+)
+def test_budget_arithmetic_is_checked_even_under_fresh_hashes(tmp_path, small, change, message):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small)
+    for j in range(5):
+        holdout.ask(positive, query_id=f"q{j}")
+    rechained(path, change)
+    assert bool(holdout.audit()) == (message is None)
+    assert (message or "intact") in str(holdout.audit())
+
+
+def test_closing_is_part_of_the_chain(tmp_path, small):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small)
+    first = holdout.ask(positive, query_id="a")
+    holdout.reveal_key()
+    assert str(holdout.audit()).startswith("Ledger intact: 1 answers")
+    assert list(holdout.to_frame()["query_id"]) == ["a"]
+    assert holdout.ask(positive, query_id="a") == first  # what was answered stays readable
+    edit(path, "UPDATE state SET closed=''")
+    assert "disagree on whether the ledger is closed" in str(holdout.audit())
+
+
+def test_another_key_is_detected(tmp_path, small):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small)
+    edit(path, "UPDATE secret SET value=zeroblob(32) WHERE name='key'")
+    assert "the key is not the one committed to" in str(holdout.audit())
 
 
 def test_a_consistent_old_copy_is_shown_by_the_noted_head(tmp_path, small):
