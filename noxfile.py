@@ -54,6 +54,13 @@ def tests_slow(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, race and corrupt the ledger of reusable holdouts, a few hundred times."""
+    install(session, "test")
+    session.run("pytest", "--slow", "tests/adaptive/test_ledger.py", *session.posargs)
+
+
+@nox.session
 def tests_nojit(session: nox.Session) -> None:
     """Measure branch coverage with the compiled kernels run as plain Python."""
     install(session, "test")

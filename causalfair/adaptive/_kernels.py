@@ -45,7 +45,7 @@ def conjunction_mean(weights: FloatArray, mask: int) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _whole_units(x: float, centre: float, scale: float, t: float) -> int:
+def _whole_units(x: float, centre: float, scale: float, t: float) -> np.int64:
     """A standardised product in whole units above its lower end; what is missing counts as lo."""
     v = (x - centre) * scale * t
     v = v if v >= -_HALF else -_HALF

@@ -197,11 +197,13 @@ class Ledger:
             raise LedgerError(
                 f"There is no ledger at {path}; make one with ReusableHoldout.create."
             )
+        if not _is_ledger(path):
+            raise LedgerError(f"{path} is not a ledger of causalfair.")
         ledger = cls(path)
         try:
             ledger.meta()
-        except (sqlite3.DatabaseError, KeyError) as error:
-            raise LedgerError(f"{path} is not a ledger of causalfair, or is damaged.") from error
+        except (ValueError, KeyError) as error:
+            raise LedgerError(f"{path} is damaged: what was fixed at creation is gone.") from error
         return ledger
 
     def _set_journal(self, connection: sqlite3.Connection) -> None:
@@ -267,7 +269,7 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """``BEGIN IMMEDIATE`` to ``COMMIT``; any exception rolls back and reveals nothing."""
-        with self._lock():
+        with self._lock(), self._readable():
             connection = self.connection()
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -288,11 +290,28 @@ class Ledger:
                 raise
             checkpoint("after commit")
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Errors of the database engine in words of ours."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(
+                f"The ledger {self.path} cannot be read or written ({error}). If the disk is not "
+                "full the file is damaged; restore the latest copy whose head hash was noted."
+            ) from error
+
     # ------------------------------------------------------------------------------ reading
+    def _read(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of a query; never from within a transaction of another thread."""
+        with self._lock(), self._readable():
+            return self.connection().execute(statement).fetchall()
+
     def meta(self) -> dict[str, Any]:
         """Everything fixed at creation."""
-        rows = self.connection().execute("SELECT name, value FROM meta").fetchall()
-        found = {name: json.loads(value) for name, value in rows}
+        found = {
+            name: json.loads(value) for name, value in self._read("SELECT name, value FROM meta")
+        }
         if found["schema"] != SCHEMA_VERSION:
             raise LedgerError(
                 f"{self.path} has schema {found['schema']}; this version reads {SCHEMA_VERSION}."
@@ -301,36 +320,35 @@ class Ledger:
 
     def key(self) -> bytes:
         """The secret key."""
-        row = self.connection().execute("SELECT value FROM secret WHERE name='key'").fetchone()
-        return bytes(row[0])
+        return bytes(self._read("SELECT value FROM secret WHERE name='key'")[0][0])
 
     def state(self) -> State:
         """Budget as of the last commit."""
-        row = self.connection().execute("SELECT content FROM state").fetchone()
-        return State(**json.loads(row[0]))
+        return State(**json.loads(self._read("SELECT content FROM state")[0][0]))
 
     def find(self, query_id: str) -> dict[str, Any] | None:
         """Stored answer of a query."""
-        return find(self.connection(), query_id)
+        with self._lock(), self._readable():
+            return find(self.connection(), query_id)
 
     def head(self) -> tuple[str, int, str]:
         """Head hash, number of log rows, reason for being closed."""
-        row = self.connection().execute("SELECT head_hash, n_log, closed FROM state").fetchone()
-        return str(row[0]), int(row[1]), str(row[2])
+        head_hash, n_log, closed = self._read("SELECT head_hash, n_log, closed FROM state")[0]
+        return str(head_hash), int(n_log), str(closed)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every log row, as stored."""
         names = (*ROW, "prev_hash", "hash")
-        rows = self.connection().execute(f"SELECT {', '.join(names)} FROM log ORDER BY i")
-        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+        found = self._read(f"SELECT {', '.join(names)} FROM log ORDER BY i")
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def audit(self, expected_head: str | None = None) -> Audit:
         """Re-verify the chain, the counters, the budget arithmetic and the key."""
         try:
             meta, rows = self.meta(), self.rows()
             state, key, (head, n_log, closed) = self.state(), self.key(), self.head()
-        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
-            return Audit((f"the file cannot be read: {error}",), 0, "")
+        except (LedgerError, ValueError, TypeError, KeyError, IndexError) as error:
+            return Audit((f"the file is damaged: {error}",), 0, "")
         problems, last = chain_problems(meta, rows)
         if len(rows) != n_log:
             problems.append(f"the log has {len(rows)} rows and the state counts {n_log}")

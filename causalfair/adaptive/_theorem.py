@@ -143,14 +143,14 @@ def _threshold_noise_cvar(k: int, ratio: float, budget: int, beta: float) -> flo
     """
     rate = math.log(4.0 * (k + budget) / beta) + 10.0
     steps = math.ceil(2 * rate / _STEP)
-    edges = _STEP * np.arange(-steps, steps + 1)
+    edges = _STEP * np.arange(-steps, steps + 1, dtype=np.float64)
     mass = np.diff(_one_sided(edges, 2.0) ** budget)
     middle = edges[:-1] + _STEP / 2
     centre = ratio + 4 * math.log(k) + 2 * math.log(budget)
     first = max(0.0, centre - 12.0)
     count = math.ceil((ratio + 6 * rate - first) / _STEP)
     grid = first + _STEP * np.arange(count + 1)
-    arguments = first - ratio - middle[-1] + _STEP * np.arange(count + len(middle))
+    arguments = first - ratio - middle[-1] + _STEP * np.arange(count + len(middle), dtype=float)
     below = np.convolve(_one_sided(arguments, 4.0) ** k, mass, mode="valid")
     with np.errstate(divide="ignore"):
         release = np.exp(budget * np.log1p(-np.exp(-grid)))

@@ -53,8 +53,8 @@ def positive(X, y):
 
 
 # ---------------------------------------------------------------------------------------- crashes
-def ask_until_killed(path, step, turn, sender):
-    """Child: ask ten questions, report each answer once it is out, die at a named step."""
+def ask_until_killed(path, step, turn, count, sender):
+    """Child: ask questions, report each answer once it is out, die at a named step."""
     holdout = ReusableHoldout.open(path)
     seen = 0
 
@@ -66,17 +66,21 @@ def ask_until_killed(path, step, turn, sender):
 
     _ledger.checkpoint = die
     used = holdout._parts.session.ledger.state().k_used
-    for j in range(used, used + 10):
+    for j in range(used, used + count):
         answer = holdout.ask(positive, query_id=f"q{j}")
         sender.send((answer.query_id, answer.value))
     sender.send(None)
 
 
-def run_child(path, step, turn):
-    """Answers that a killed child had shown, and whether it died."""
+def run_child(path, step=None, turn=0, delay=None):
+    """Answers that a killed child had shown, and whether it died.
+
+    It dies at a named step, or `delay` seconds after its first answer.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=ask_until_killed, args=(path, step, turn, sender))
+    count = 10 if delay is None else 10_000
+    child = context.Process(target=ask_until_killed, args=(path, step, turn, count, sender))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork in a threaded test process
         child.start()
@@ -85,6 +89,8 @@ def run_child(path, step, turn):
     try:
         while (item := receiver.recv()) is not None:
             shown.append(item)
+            if delay is not None and len(shown) == 1:
+                threading.Timer(delay, os.kill, (child.pid, signal.SIGKILL)).start()
     except EOFError:
         pass
     child.join()
@@ -92,18 +98,17 @@ def run_child(path, step, turn):
     return shown, child.exitcode == -signal.SIGKILL
 
 
-def check_kills(tmp_path, small, kills):
-    """Kill at every step in turn; the ledger must hold exactly what it charged for."""
+def check_kills(tmp_path, small, deaths):
+    """After each death the ledger must hold exactly what it charged for; counts the deaths."""
     path = tmp_path / "study.ledger"
     make(path, small, max_queries=100_000)
     died = 0
-    for turn in range(kills):
+    for death in deaths:
         before = ReusableHoldout.open(path)._parts.session.ledger.state().k_used
-        shown, killed = run_child(path, STEPS[turn % len(STEPS)], 1 + turn % 4)
+        shown, killed = run_child(path, **death)
         died += killed
         holdout = ReusableHoldout.open(path)
         ledger = holdout._parts.session.ledger
-        assert holdout.audit(), holdout.audit()
         used = ledger.state().k_used
         assert used - before >= len(shown)  # no refund
         assert used - before - len(shown) <= 1  # at most the one that was committed, not yet shown
@@ -111,16 +116,37 @@ def check_kills(tmp_path, small, kills):
         for name, value in shown:
             assert holdout.ask(positive, query_id=name).value == value  # no revealed answer lost
         assert ledger.state().k_used == used  # and asking again was free
+    assert holdout.audit(), holdout.audit()
     return died
 
 
+def at_steps(kills):
+    """Deaths at every step in turn."""
+    return [{"step": STEPS[i % len(STEPS)], "turn": 1 + i % 4} for i in range(kills)]
+
+
+def at_random(kills):
+    """Deaths at moments that no step names."""
+    delays = np.random.default_rng(0).uniform(0, 0.05, kills)
+    return [{"delay": float(delay)} for delay in delays]
+
+
 def test_kill_at_every_step(tmp_path, small):
-    assert check_kills(tmp_path, small, 12) == 12
+    assert check_kills(tmp_path, small, at_steps(12)) == 12
+
+
+def test_kill_at_any_moment(tmp_path, small):
+    assert check_kills(tmp_path, small, at_random(4)) == 4
 
 
 @pytest.mark.slow
-def test_two_hundred_and_forty_kills(tmp_path, small):
-    assert check_kills(tmp_path, small, 240) == 240
+def test_two_hundred_and_forty_kills_at_named_steps(tmp_path, small):
+    assert check_kills(tmp_path, small, at_steps(240)) == 240
+
+
+@pytest.mark.slow
+def test_one_hundred_kills_at_random_moments(tmp_path, small):
+    assert check_kills(tmp_path, small, at_random(100)) == 100
 
 
 @pytest.mark.parametrize("step", STEPS[:-1])
@@ -317,11 +343,11 @@ def test_a_file_that_was_cut_short_is_detected(tmp_path, small, kept):
     holdout._parts.session.ledger.close()  # moves the write-ahead log into the file
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) // 4096 * 4096])
-    if kept < 0.5:  # not even the first tables are whole
-        with pytest.raises(LedgerError, match="is damaged"):
-            ReusableHoldout.open(path)
-    else:
-        assert "cannot be read" in str(ReusableHoldout.open(path).audit())
+    with pytest.raises(LedgerError, match="is damaged"):
+        ReusableHoldout.open(path)
+    assert "the file is damaged" in str(holdout.audit())
+    with pytest.raises(LedgerError, match="cannot be read or written"):
+        holdout.ask(positive)
 
 
 def rechained(path, change):
