@@ -116,7 +116,9 @@ class ReusableHoldout:
             Training data: public, source of guesses, checked for rows shared with the holdout.
         **params
             Parameters of the mechanism, and: ``sample_weight`` (public weights), ``statistic``
-            ("mean" or "auc", gaussian only), ``check_fraction`` and ``guess_sigma``
+            (gaussian only: ``"mean"``, or a metric that conditions on public counts, such as
+            ``"auc"`` or ``"tpr_gap"`` with ``sensitive_features``, ``levels`` and ``positive`` as
+            in :meth:`score`; its radius is then smaller), ``check_fraction`` and ``guess_sigma``
             (guess_and_check), ``levels`` (multiplicative_weights), ``records_per_group``
             (stable_quantile), ``seal`` (write the rows beside the ledger, default true),
             ``parent`` (an earlier ledger of the same rows; budgets add), ``force`` (build although

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,11 @@ class Rows:
         if self.groups is None:
             return influence
         return np.asarray(np.bincount(self.groups, weights=influence))
+
+    @property
+    def equal(self) -> bool:
+        """Whether every row is a record of the same weight."""
+        return self.share is None and self.groups is None
 
     @property
     def mean_influence(self) -> FloatArray:
@@ -191,6 +196,15 @@ class _Part:
     plain: bool
     binary: bool
     vector: FloatArray | None
+    scale: float = math.nan
+
+
+def relative(influence: FloatArray, reference: FloatArray) -> float:
+    """Largest ratio of influences, record by record; infinite where only the reference is zero."""
+    ratio = np.divide(
+        influence, reference, out=np.where(influence > 0, np.inf, 0.0), where=reference > 0
+    )
+    return float(ratio.max())
 
 
 def _from_values(
@@ -204,7 +218,7 @@ def _from_values(
         mean = float(units.sum()) / (UNITS * n)
     else:  # exactly rounded, so independent of the order of the rows
         mean = math.fsum((units * rows.share).tolist()) / UNITS
-    equal = rows.share is None and rows.groups is None
+    equal = rows.equal
     biggest = 1 / n if equal else float(influence.max())
     squares = 1 / n if equal else float(influence @ influence)
     variance = float(np.var(units, ddof=1)) * (span / UNITS) ** 2 if keep and n > 1 else 0.0
@@ -221,12 +235,15 @@ def _from_values(
     )
 
 
-def _from_statistic(found: Statistic, rows: Rows) -> _Part:
+def _from_statistic(found: Statistic, rows: Rows, reference: FloatArray | None) -> _Part:
     influence = rows.record_influence(found.influence)
     value = found.value if math.isfinite(found.value) else found.lo
-    return _Part(
+    part = _Part(
         value, float(influence.max()), float(influence @ influence), 1e-12, 0.0, False, False, None
     )
+    if reference is not None:
+        part.scale = relative(influence, reference)
+    return part
 
 
 def make_batch(
@@ -236,10 +253,14 @@ def make_batch(
     guesses: FloatArray,
     *,
     keep: bool,
+    reference: FloatArray | None = None,
 ) -> Batch:
-    """Empirical facts of several questions on the same rows."""
-    equal = rows.share is None and rows.groups is None
-    influence = np.empty(0) if equal else rows.mean_influence
+    """Empirical facts of several questions on the same rows.
+
+    `reference` holds the influence of each record on the statistic that the ledger was made for.
+    """
+    influence = np.empty(0) if rows.equal else rows.mean_influence
+    of_mean = math.nan if reference is None else relative(rows.mean_influence, reference)
     parts = []
     for query in queries:
         found = run(query.source, rows, decoy)
@@ -247,12 +268,15 @@ def make_batch(
             found = np.full(rows.n_rows, query.lo)
         if isinstance(found, Statistic) and found.vector is not None:
             found = np.asarray(found.vector)
-        parts.append(
-            _from_statistic(found, rows)
-            if isinstance(found, Statistic)
-            else _from_values(found, query, rows, keep=keep, influence=influence)
-        )
-    return _assemble(queries, parts, guesses, rows)
+        if isinstance(found, Statistic):
+            parts.append(_from_statistic(found, rows, reference))
+        else:
+            parts.append(_from_values(found, query, rows, keep=keep, influence=influence))
+            parts[-1].scale = of_mean * (query.hi - query.lo)
+    batch = _assemble(queries, parts, guesses, rows)
+    if reference is None:
+        return batch
+    return replace(batch, scale=np.array([part.scale for part in parts]))
 
 
 def _assemble(

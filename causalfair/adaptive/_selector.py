@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalfair._core.typing import BoolArray, FloatArray
 from causalfair.adaptive._answer import Answers
+from causalfair.adaptive._evaluate import scaled
 from causalfair.adaptive._holdout import ReusableHoldout
 from causalfair.adaptive._queries import UNITS, batch_from_sums, column_blocks
 from causalfair.adaptive._sklearn import CHOOSERS, LADDERS
@@ -191,7 +192,7 @@ class _Association:
             )
         if self.selector.score == "auc":
             return self._auc_batch(X, np.asarray(rows.y, dtype=float))
-        return batch_from_sums(
+        batch = batch_from_sums(
             self._sums(X, rows.y),
             len(X),
             -self.clip,
@@ -200,23 +201,25 @@ class _Association:
             binary=False,
             kind="correlation",
         )
+        return scaled(parts, batch, np.full(len(X), 1 / len(X)))
 
     def _auc_batch(self, X: FloatArray, y: FloatArray) -> Batch:
-        q, hits = X.shape[1], int((y == self.positive).sum())
-        low, squares = min(hits, len(y) - hits), 1 / hits + 1 / (len(y) - hits)
+        q, hit = X.shape[1], y == self.positive
+        influence = np.where(hit, 1 / hit.sum(), 1 / (~hit).sum())
         values = self._values(np.nan_to_num(X, nan=-math.inf), y)
         full = np.full
-        return Batch(
+        batch = Batch(
             value=values,
             lo=np.zeros(q),
             hi=np.ones(q),
-            influence=full(q, 1 / low),
-            squares=full(q, squares),
+            influence=full(q, influence.max()),
+            squares=full(q, influence @ influence),
             pad=full(q, 1e-12),
             guess=self.training.copy(),
             kind="auc",
             loss_sign=-1,
         )
+        return scaled(self.holdout._parts, batch, influence)
 
 
 def product_sums(

@@ -63,6 +63,9 @@ class Batch:
         Empirical value and declared range.
     influence : (q,)
         Largest change of the value when one record is replaced.
+    scale : (q,) or None
+        Largest ratio of a record's influence to its influence on the statistic that the ledger was
+        made for; ``None`` where that is a plain mean of equal records.
     squares : (q,)
         Sum over records of squared influences.
     pad : (q,)
@@ -102,6 +105,7 @@ class Batch:
     vectors: FloatArray | None = None
     lazy: tuple[Any, ...] | None = None
     guessed: BoolArray | None = None
+    scale: FloatArray | None = None
 
     @property
     def span(self) -> FloatArray:

@@ -226,9 +226,41 @@ def test_radius_of_unbalanced_statistics(data, model):
     declared = create(data, statistic="auc")
     profile = ((1 / n1, n1), (1 / (4_000 - n1), 4_000 - n1))
     assert declared.radius == pytest.approx(theorem.gaussian_optimal(profile, 100, 0.05).radius)
-    assert declared.score(model, "auc").radius <= answer.radius * 1.01
-    with pytest.raises(ParameterError, match="created for statistic='auc'"):
-        declared.ask(positive)
+    assert declared.score(model, "auc").radius == pytest.approx(declared.radius, abs=1e-4)
+    # a plain mean has smaller influences than an AUC on every record
+    plain = declared.ask(positive).radius
+    assert plain == pytest.approx(max(n1, 4_000 - n1) / 4_000 * declared.radius, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tpr", "tpr_gap", "selection_rate_gap"])
+def test_declared_rates_sum_the_gaps_of_their_groups(data, model, name):
+    X, y = data
+    group = (X[:, 1] > 1).astype(float)  # one in six
+    wide = np.column_stack([X, group])
+    options = {} if name == "tpr" else {"sensitive_features": 4}
+    declared = create((wide, y), statistic=name, **options)
+    counted = y == 1 if name.startswith("tpr") else np.ones(4_000, dtype=bool)
+    members = [counted] if name == "tpr" else [counted & (group == g) for g in (0, 1)]
+    profile = tuple((1 / int(m.sum()), int(m.sum())) for m in members)
+    best = theorem.gaussian_optimal(tuple(sorted(profile)), 100, 0.05)
+    assert declared.radius == pytest.approx(best.radius)
+    answer = declared.score(FirstFour(model), name, **options)
+    assert answer.radius == pytest.approx(declared.radius, abs=1e-4)
+    assert answer.radius < 0.9 * create((wide, y)).score(FirstFour(model), name, **options).radius
+    if name.startswith("tpr"):
+        with pytest.raises(ParameterError, match="which depends on other records"):
+            declared.ask(positive)
+
+
+def test_a_declared_statistic_survives_the_ledger(data, model, tmp_path):
+    X, y = data
+    wide = np.column_stack([X, X[:, 1] > 0])
+    kwargs = {"statistic": "tpr_gap", "sensitive_features": np.int64(4), "levels": (1.0, 0.0)}
+    path = tmp_path / "a.ledger"
+    first = ReusableHoldout.create(
+        path, wide, y, mechanism="gaussian", max_queries=20, **kwargs
+    ).radius
+    assert ReusableHoldout.open(path).radius == first
 
 
 def test_options_of_a_metric_are_part_of_the_question(data, model):
@@ -268,8 +300,12 @@ def test_weights_and_groups_change_the_record(data):
     assert grouped.n_records == 1_000
     assert grouped.ask(positive).radius == pytest.approx(bounds.width(1_000, 100).radius, abs=1e-3)
     both = create(data, groups=groups, sample_weight=weights)
-    share = np.bincount(groups, weights=weights / weights.sum()).max()
-    assert both.ask(positive).radius == pytest.approx(1_000 * share * both.radius, rel=2e-3)
+    share = np.bincount(groups, weights=weights / weights.sum())
+    exact_radius = theorem.gaussian_optimal(tuple((float(c), 1) for c in np.sort(share)), 100, 0.05)
+    assert both.radius == pytest.approx(exact_radius.radius)
+    assert both.ask(positive).radius == pytest.approx(both.radius, abs=1e-4)
+    assert both.ask(positive, lo=-1, hi=3).radius == pytest.approx(4 * both.radius, abs=4e-4)
+    assert both.ask_many(X > 0)[2].radius == pytest.approx(both.radius, abs=1e-4)
 
 
 def test_groups_stay_together_in_blocks(data):
@@ -470,7 +506,9 @@ def test_no_row_is_read_for_a_bad_array(data, monkeypatch):
         ({"sample_weight": -np.ones(4_000)}, "sample_weight must be finite, not negative"),
         ({"train": np.zeros(3)}, r"train must be a pair \(X, y\)"),
         ({"statistic": "f1"}, "metric='f1' is unknown"),
-        ({"statistic": "brier"}, "statistic must be 'mean' or 'auc'"),
+        ({"statistic": "brier"}, "statistic='brier' is a plain mean"),
+        ({"statistic": "tpr_gap"}, "pass sensitive_features="),
+        ({"statistic": "tpr_gap", "sensitive_features": len}, "must name a column of X"),
         ({"random_state": 3}, "insecure_seed=True"),
         ({"random_state": "x", "insecure_seed": True}, "random_state must be an integer"),
     ],

@@ -166,8 +166,9 @@ def test_declared_statistic_is_tighter_and_exclusive(noise):
     profile = ((1 / 1000, 1000), (1 / 4000, 4000))
     engine = Gaussian(Plan(5_000, 50, 0.05, profile=profile, statistic="auc"))
     assert round(engine.radius, 4) == 0.2955
+    elsewhere = replace(losses_batch([0.5], 5_000), scale=np.array([math.inf]))
     with pytest.raises(ParameterError, match="created for statistic='auc'"):
-        engine.answer(engine.start(), losses_batch([0.5], 5_000), noise, None)
+        engine.answer(engine.start(), elsewhere, noise, None)
 
 
 def test_laplace_counts_pure_releases(bits, noise):
