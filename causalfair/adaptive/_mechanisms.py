@@ -105,8 +105,8 @@ class Mechanism(ABC):
         wanted = f", wider than width={target:g}" if self.plan.width else ""
         raise VacuousGuaranteeError(
             f"mechanism={self.name!r} with n={n}, max_queries={k}, beta={beta:g} has radius "
-            f"{self.radius:.3g}{wanted} on a range of {self.plan.span:g}: {hint}; or lower max_queries, or pass "
-            "force=True to build it anyway."
+            f"{self.radius:.3g}{wanted} on a range of {self.plan.span:g}: {hint}; or lower "
+            "max_queries, or pass force=True to build it anyway."
         )
 
     def check_width(self) -> None:
