@@ -80,6 +80,14 @@ def tests_noextras(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_language(session: nox.Session) -> None:
+    """Encode with neural models, and train on exported preferences with TRL."""
+    install(session, "test", "language")
+    chosen = ["tests/reward/test_encoders.py", "tests/reward/test_trl.py"]
+    session.run("pytest", "--slow", *chosen, *session.posargs)
+
+
+@nox.session
 def doctests(session: nox.Session) -> None:
     """Run the examples in the docstrings."""
     install(session, "test")

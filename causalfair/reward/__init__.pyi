@@ -3,7 +3,10 @@ from ._compare import MethodComparison as MethodComparison
 from ._compare import best_of_n_curve as best_of_n_curve
 from ._diagnostics import RewardDiagnostics as RewardDiagnostics
 from ._diagnostics import amplification as amplification
+from ._encoders import TransformerEncoder as TransformerEncoder
+from ._encoders import write_head as write_head
 from ._estimator import DeconfoundedReward as DeconfoundedReward
+from ._export import as_reward_function as as_reward_function
 from ._features import TextFeaturizer as TextFeaturizer
 from ._fusion import Fusion as Fusion
 from ._fusion import fuse as fuse
@@ -12,7 +15,6 @@ from ._fusion import select_experiments as select_experiments
 from ._instrumented import InstrumentedReward as InstrumentedReward
 from ._instrumented import ProximalReward as ProximalReward
 from ._pairs import Pairs as Pairs
-from ._pairs import as_reward_function as as_reward_function
 from ._pairs import make_pairs as make_pairs
 from ._pairwise import PairwiseReward as PairwiseReward
 from ._policy import PolicyValue as PolicyValue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -66,3 +67,24 @@ def best_of_n(proxy, gold, n):
 def pairs_in_strata(strata):
     n = len(strata)
     return {(i, j) for i in range(n) for j in range(i + 1, n) if strata[i] == strata[j]}
+
+
+def preference_pairs(score, variance, strata, texts, *, min_prob, max_per_stratum, max_per_text):
+    """All pairs of different texts in strata, most certain first, until a cap is full."""
+    found = []
+    for i in range(len(score)):
+        for j in range(len(score)):
+            if strata[i] == strata[j] and texts[i] != texts[j] and score[i] > score[j]:
+                z = (score[i] - score[j]) / math.sqrt(variance[i] + variance[j])
+                p = 0.5 * math.erfc(-z / math.sqrt(2))
+                if p >= min_prob:
+                    found.append((-p, min(i, j), max(i, j), i, j))
+    used, full, kept = dict.fromkeys(range(len(score)), 0), {}, []
+    for *_, i, j in sorted(found):
+        s = strata[i]
+        if full.get(s, 0) < max_per_stratum and max(used[i], used[j]) < max_per_text:
+            full[s] = full.get(s, 0) + 1
+            used[i] += 1
+            used[j] += 1
+            kept.append((i, j))
+    return sorted(kept)
