@@ -263,7 +263,7 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         n, p = counts.shape
         root = root_seed(self.random_state)
         k = max(1, min(self.n_components, n // 10, p - 1))
-        rows = slice(None)
+        rows: Any = slice(None)
         if n > self.svd_rows:
             chosen = np.random.default_rng(root).choice(n, self.svd_rows, replace=False)
             rows = np.sort(chosen)

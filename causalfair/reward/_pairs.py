@@ -168,8 +168,8 @@ class Pairs:
         path : path
             ``.jsonl`` or ``.parquet``.
         kind : {"preference", "reward", "unpaired", "prompt", "sft", "weighted"}
-            ``"preference"`` (default): ``prompt, chosen, rejected, margin`` (DPO). ``"reward"``: the
-            same without prompt (reward trainer). ``"unpaired"``: ``prompt, completion, label`` of
+            ``"preference"`` (default): ``prompt, chosen, rejected, margin`` (DPO). ``"reward"``:
+            the same without prompt (reward trainer). ``"unpaired"``: ``prompt, completion, label`` of
             every text (KTO). ``"prompt"``: each prompt once (GRPO and RLOO, with
             :func:`as_reward_function`). ``"sft"``: ``prompt, completion`` drawn in proportion to
             ``exp(score / temperature)``. ``"weighted"``: every text once, with that ``weight``.
@@ -362,7 +362,7 @@ def _spread(
         parts = [
             difference(i[a : a + CHUNK], j[a : a + CHUNK]) for a in range(0, max(len(i), 1), CHUNK)
         ]
-        return np.sqrt(np.concatenate(parts))
+        return np.asarray(np.sqrt(np.concatenate(parts)))
     if variance is None:
         raise DataError("make_pairs: variance= is needed where difference_variance= is not given.")
     own = check_numeric(variance, "variance", owner="make_pairs")
@@ -371,7 +371,7 @@ def _spread(
             f"make_pairs: variance needs {n} values of 0 or more; got {len(own)}, "
             f"{int((own < 0).sum())} of them negative."
         )
-    return np.sqrt(own[i] + own[j])
+    return np.asarray(np.sqrt(own[i] + own[j]))
 
 
 def _reason(codes: IntArray, found: int, kept: int, min_prob: float, min_gap: float) -> str:
