@@ -54,6 +54,13 @@ def tests_slow(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, race and corrupt the ledger of reusable holdouts, a few hundred times."""
+    install(session, "test")
+    session.run("pytest", "--slow", "tests/adaptive/test_ledger.py", *session.posargs)
+
+
+@nox.session
 def tests_nojit(session: nox.Session) -> None:
     """Measure branch coverage with the compiled kernels run as plain Python."""
     install(session, "test")
@@ -77,6 +84,14 @@ def tests_noextras(session: nox.Session) -> None:
     install(session)
     session.install("pytest", "pytest-benchmark", "hypothesis")
     session.run("pytest", "tests/test_architecture.py", "tests/test_noextras.py", *session.posargs)
+
+
+@nox.session
+def tests_language(session: nox.Session) -> None:
+    """Encode with neural models, and train on exported preferences with TRL."""
+    install(session, "test", "language")
+    chosen = ["tests/reward/test_encoders.py", "tests/reward/test_trl.py"]
+    session.run("pytest", "--slow", *chosen, *session.posargs)
 
 
 @nox.session

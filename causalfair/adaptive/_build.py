@@ -18,6 +18,7 @@ from causalfair.adaptive._mechanisms import Mechanism, Plan
 from causalfair.adaptive._noise import KeyedNoise
 from causalfair.adaptive._queries import Rows, rows_of
 from causalfair.adaptive._sealed import Sealed, partition, take
+from causalfair.adaptive._theorem import Profile
 from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
 
 MECHANISMS: dict[str, type[Mechanism]] = {
@@ -155,24 +156,6 @@ def _flat(X: Any) -> Any:
     return pd.DataFrame(array.reshape(len(array), -1))
 
 
-def declared_profile(statistic: str, y: Any) -> tuple[tuple[float, int], ...] | None:
-    """Influences of a statistic declared in advance, from public class counts."""
-    from causalfair.adaptive._metrics import find_metric
-
-    if statistic == "mean":
-        return None
-    name, _ = find_metric(statistic)
-    if name != "auc":
-        raise ParameterError(
-            f"statistic must be 'mean' or 'auc'. Got {statistic!r}; other "
-            "metrics are answered under statistic='mean'."
-        )
-    classes, counts = np.unique(np.asarray(y), return_counts=True)
-    if len(classes) != 2:
-        raise ParameterError(f"statistic='auc' needs two classes in y; it has {len(classes)}.")
-    return tuple((1 / int(c), int(c)) for c in counts)
-
-
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """Row sets by name: ``all``, ``check``, ``guess``, ``block:<t>``."""
@@ -215,6 +198,31 @@ def cut(sealed: Sealed, noise: KeyedNoise, *, rounds: int | None, check_fraction
             inside = np.isin(sealed.groups, chosen)
             parts |= {"check": np.flatnonzero(inside), "guess": np.flatnonzero(~inside)}
     return Blocks(sealed, parts)
+
+
+def reference_influence(blocks: Blocks, options: Mapping[str, Any]) -> FloatArray | None:
+    """Influence of each record on the declared statistic; ``None`` when all are ``1/n``."""
+    from causalfair.adaptive._metrics import conditional_influence
+
+    rows = blocks.rows("all")
+    statistic = options.get("statistic", "mean")
+    if statistic == "mean":
+        return None if rows.equal else rows.mean_influence
+    return rows.record_influence(conditional_influence(statistic, rows.X, rows.y, options))
+
+
+def statistic_span(options: Mapping[str, Any]) -> float:
+    """Range of the declared statistic: two for differences between groups."""
+    from causalfair.adaptive._metrics import find_metric
+
+    statistic = options.get("statistic", "mean")
+    return 2.0 if statistic != "mean" and find_metric(statistic)[1].needs_groups else 1.0
+
+
+def profile_of(influence: FloatArray) -> Profile:
+    """How many records have which influence."""
+    values, counts = np.unique(influence[influence > 0], return_counts=True)
+    return tuple(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def decoy_maker(

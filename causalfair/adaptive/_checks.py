@@ -208,12 +208,23 @@ class GuessAndCheck(Mechanism):
             state, rounds_used=state.rounds_used + 1
         )
 
-    def _one(self, state: State, batch: Batch, j: int) -> tuple[tuple[float, float, str], State]:
-        lo, hi, span = float(batch.lo[j]), float(batch.hi[j]), float(batch.span[j])
-        pad = float(batch.pad[j])
+    def _log_inverse(self, state: State, batch: Batch) -> float:
+        """Log inverse error level of this check, known before it is made.
+
+        A pass relies on the check interval and a failure on Hoeffding's. The KL and the exact
+        interval lie within Hoeffding's, so one event covers both; the empirical Bernstein interval
+        does not, and the two share the error level.
+        """
         level = description.check_log_inverse(
             state.k_used, state.failures, state.log_desc, self.plan.beta
         )
+        shared = self.check == "empirical_bernstein" and batch.count is not None
+        return level + math.log(2) if shared else level
+
+    def _one(self, state: State, batch: Batch, j: int) -> tuple[tuple[float, float, str], State]:
+        lo, hi, span = float(batch.lo[j]), float(batch.hi[j]), float(batch.span[j])
+        pad = float(batch.pad[j])
+        level = self._log_inverse(state, batch)
         guess = min(max(float(batch.guess[j]), lo), hi)
         tau = self.tau * (
             math.sqrt(float(batch.squares[j]) * self.plan.n) if self.follows else span

@@ -254,7 +254,7 @@ def gap(power: PowerFunction, beta: float) -> float:
     a = optimize.brentq(
         lambda x: 3 * x + power(x) - beta, 0.0, beta / 3, xtol=1e-16 * beta, rtol=8.9e-16
     )
-    return (power(a) - a) / beta
+    return float((power(a) - a) / beta)
 
 
 def gap_pointwise(power: PowerFunction, beta: float) -> float:

@@ -214,17 +214,18 @@ def max_queries(
     _check(n, 1, beta)
     _check_width(width)
     known = situation_of(situation)
-    counts = [
-        largest_within(_over_k(METHODS[name], n, beta, known), width, cap=_MOST_QUERIES)
-        for name in candidates(method, known)
-    ]
-    if max(counts) == 0:
+    most = 0
+    for name in candidates(method, known):
+        radius = _over_k(METHODS[name], n, beta, known)
+        if radius(most + 1) <= width:  # this method affords more than those before
+            most = largest_within(radius, width, cap=_MOST_QUERIES)
+    if most == 0:
         needed = sample_size(1, width, beta, method, **situation)
         raise VacuousGuaranteeError(
             f"n={n} cannot answer a single query within {width:g} at beta={beta:g}; "
             f"{needed} records are needed, or a larger width."
         )
-    return max(counts)
+    return most
 
 
 def sample_size(
@@ -264,17 +265,17 @@ def sample_size(
     _check(2, k, beta)
     _check_width(width)
     known = situation_of(situation)
-    sizes = [
-        smallest_within(_over_n(METHODS[name], k, beta, known), width, cap=_MOST_RECORDS)
-        for name in candidates(method, known)
-    ]
-    reachable = [size for size in sizes if size]
-    if not reachable:
+    fewest = 0
+    for name in candidates(method, known):
+        radius = _over_n(METHODS[name], k, beta, known)
+        if not fewest or radius(fewest - 1) <= width:  # it may need fewer than those before
+            fewest = smallest_within(radius, width, cap=fewest - 1 if fewest else _MOST_RECORDS)
+    if not fewest:
         raise VacuousGuaranteeError(
             f"No holdout answers {k} queries within {width:g} under method={method!r} and the "
             "options given; enlarge the width or drop the fixed noise level."
         )
-    return min(reachable)
+    return fewest
 
 
 def _over_k(method: Method, n: int, beta: float, known: Situation) -> Callable[[int], float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -104,6 +104,7 @@ class InfluenceEstimates(_Stored):
     True
     """
 
+    _vcov_kind: ClassVar[str] = "influence function"
     _estimate: FloatArray
     _names: tuple[str, ...]
     _influence: FloatArray
@@ -197,6 +198,9 @@ class InfluenceEstimates(_Stored):
     def _map(self, fn: Any, jac: FloatArray, names: tuple[str, ...]) -> InfluenceEstimates:
         return self._derived(fn(np.array(self._estimate)), self._influence @ jac.T, names)
 
+    def _take(self, at: list[int], names: tuple[str, ...]) -> InfluenceEstimates:
+        return self._derived(self._estimate[at], self._influence[:, at], names)
+
     def draws(
         self, n_draws: int = N_DRAWS, *, kind: Any = "rademacher", rng: Any = 0
     ) -> FloatArray:
@@ -285,6 +289,7 @@ class RepeatedEstimates(Estimates):
     2.0
     """
 
+    _vcov_kind: ClassVar[str] = "influence function, repeated splits"
     members: tuple[InfluenceEstimates, ...]
     aggregate: Literal["median", "mean"]
 
@@ -354,6 +359,9 @@ class RepeatedEstimates(Estimates):
         # A member's own Jacobian differs from the pooled one only to second order.
         return RepeatedEstimates([m._map(fn, jac, names) for m in self.members], self.aggregate)
 
+    def _take(self, at: list[int], names: tuple[str, ...]) -> RepeatedEstimates:
+        return RepeatedEstimates([m._take(at, names) for m in self.members], self.aggregate)
+
     def _studentised_draws(self) -> FloatArray:
         first = self.members[0]
         if first.cluster is not None and first.cluster.shape[1] > 1:
@@ -398,6 +406,7 @@ class DrawEstimates(_Stored):
     [[5.0, 95.0]]
     """
 
+    _vcov_kind: ClassVar[str] = "draws"
     _estimate: FloatArray
     _names: tuple[str, ...]
     draws: FloatArray
@@ -439,6 +448,10 @@ class DrawEstimates(_Stored):
         centred = np.array_equal(self._estimate, self.draws.mean(axis=0))
         point = None if centred else fn(np.array(self._estimate))
         return DrawEstimates(mapped, names, interval=self.interval, estimate=point)
+
+    def _take(self, at: list[int], names: tuple[str, ...]) -> DrawEstimates:
+        kept = self._estimate[at]
+        return DrawEstimates(self.draws[:, at], names, interval=self.interval, estimate=kept)
 
     def conf_int(self, level: float = 0.95, *, simultaneous: bool = False) -> FloatArray:
         """Intervals from the draws.
@@ -573,3 +586,7 @@ class CovarianceEstimates(_Stored):
         return CovarianceEstimates(
             fn(np.array(self._estimate)), jac @ self._vcov @ jac.T, names, df=self._df
         )
+
+    def _take(self, at: list[int], names: tuple[str, ...]) -> CovarianceEstimates:
+        kept = self._vcov[np.ix_(at, at)]
+        return CovarianceEstimates(self._estimate[at], kept, names, df=self._df)

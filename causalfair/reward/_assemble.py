@@ -12,7 +12,8 @@ from causalfair._core.validation import check_matrix
 from causalfair.exceptions import DataError, ParameterError
 from causalfair.reward._confounders import build_confounders
 from causalfair.reward._data import RewardData, fold_groups, read_outcome
-from causalfair.reward._features import as_texts, make_featurizer
+from causalfair.reward._encoders import make_featurizer
+from causalfair.reward._features import as_texts
 from causalfair.reward._methods import MethodFit, Problem, Stacked
 from causalfair.reward._score import pairwise_accuracy
 

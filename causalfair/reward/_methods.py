@@ -23,7 +23,7 @@ from causalfair.reward._ridge import (
     within_share,
 )
 
-__all__ = ["METHODS", "Problem", "Stacked", "fit_method", "out_of_fold_scores"]
+__all__ = ["METHODS", "Problem", "Stacked", "fit_method", "fold_coefficients", "out_of_fold_scores"]
 
 METHODS = ("orthogonal", "subtract", "naive", "as_feature", "residual_y", "invariant")
 MOST_DUMMIES = 2_000
@@ -406,15 +406,21 @@ def _finish(
     return MethodFit(method, coef, fitted, table, design, target, gram, project, effect)
 
 
-def out_of_fold_scores(problem: Problem, fit: MethodFit) -> FloatArray:
-    """Reward (n,) of each row by coefficients learnt without its fold, at the chosen penalty."""
-    scores = np.empty(len(problem.y))
-    parts = _fold_grams(problem, fit.design, fit.target)
-    for fold, part in enumerate(parts):
+def fold_coefficients(problem: Problem, fit: MethodFit) -> list[FloatArray]:
+    """Reward coefficients (d,) learnt without each fold, at the chosen penalty."""
+    out = []
+    for part in _fold_grams(problem, fit.design, fit.target):
         xx, xy = _training(fit.gram, part)
         held = Gram(xx, xy, 0.0, fit.gram.scale, fit.gram.kept, fit.gram.n - part.n)
         coef = ridge(held, fit.ridge.penalty).coef
-        coef = coef if fit.project is None else fit.project @ coef
+        out.append(coef if fit.project is None else fit.project @ coef)
+    return out
+
+
+def out_of_fold_scores(problem: Problem, fit: MethodFit) -> FloatArray:
+    """Reward (n,) of each row by coefficients learnt without its fold, at the chosen penalty."""
+    scores = np.empty(len(problem.y))
+    for fold, coef in enumerate(fold_coefficients(problem, fit)):
         rows = problem.folds == fold
         scores[rows] = problem.centred[rows] @ coef
     return scores

@@ -166,8 +166,9 @@ def test_declared_statistic_is_tighter_and_exclusive(noise):
     profile = ((1 / 1000, 1000), (1 / 4000, 4000))
     engine = Gaussian(Plan(5_000, 50, 0.05, profile=profile, statistic="auc"))
     assert round(engine.radius, 4) == 0.2955
+    elsewhere = replace(losses_batch([0.5], 5_000), scale=np.array([math.inf]))
     with pytest.raises(ParameterError, match="created for statistic='auc'"):
-        engine.answer(engine.start(), losses_batch([0.5], 5_000), noise, None)
+        engine.answer(engine.start(), elsewhere, noise, None)
 
 
 def test_laplace_counts_pure_releases(bits, noise):
@@ -297,6 +298,23 @@ def test_guess_and_check_passes_only_when_the_interval_fits(noise):
     assert after.log_desc == pytest.approx(
         math.log(math.ceil(1 / (2 * (0.05 - math.sqrt(level / 10_000)))))
     )
+
+
+def test_bernstein_checks_share_the_error_level_with_the_fallback(noise):
+    # 5,000 values of variance .01: a pass uses the Bernstein interval, a failure Hoeffding's, and
+    # neither event contains the other, so each gets half of the error level
+    plan = Plan(5_000, 100, 0.05)
+    level = description.check_log_inverse(0, 0, 0.0, 0.05) + math.log(2)
+    _, high = description.empirical_bernstein(0.5, 0.01, 5_000, level)
+    engine = GuessAndCheck(plan, tau=0.05, check="empirical_bernstein")
+    edge = 0.05 - (high - 0.5)
+    for shift, status in ((edge - 1e-6, "guess"), (edge + 1e-6, "holdout")):
+        guess, variance = np.array([0.5 + shift]), np.array([0.01])
+        batch = replace(losses_batch([0.5], 5_000), guess=guess, variance=variance)
+        release, after = engine.answer(engine.start(), batch, noise, None)
+        assert release.status == (status,)
+    reach = math.sqrt(level / 10_000)
+    assert after.log_desc == pytest.approx(math.log(math.ceil(1 / (2 * (0.05 - reach)))))
 
 
 def test_guess_and_check_doubles_or_halts(noise):

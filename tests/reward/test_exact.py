@@ -214,7 +214,7 @@ def test_j_tilt():
 
     mean, spread, tau = 0.3, 0.8, 0.7
     r = mean + spread * ndtri((np.arange(400_000) + 0.5) / 400_000)
-    row = tilt_frontier(r, r, temperatures=[tau]).iloc[0]
+    row = tilt_frontier(r, r, strengths=[tau]).iloc[0]
     assert row["value"] == pytest.approx(mean + tau * spread**2, abs=1e-4)
     assert row["kl"] == pytest.approx(tau**2 * spread**2 / 2, abs=1e-4)
     assert row["ess_share"] == pytest.approx(np.exp(-(tau**2) * spread**2), abs=1e-3)
