@@ -172,18 +172,24 @@ class Estimates(ABC):
         Returns
         -------
         HypothesisTest
-            Chi-square test; its degrees of freedom are the rank of the covariance.
+            Chi-square test; its degrees of freedom are the rank of the covariance. nan, with the
+            reason, when a term could not be estimated.
         """
         from scipy.special import chdtrc
 
+        terms = " = ".join(self.names) if len(self.names) < 4 else f"all {len(self.names)} terms"
+        shown = f"{null:g}" if np.ndim(null) == 0 else "the given values"
+        hypothesis = f"{terms} = {shown}"
+        lost = [name for name, se in zip(self.names, self.std_error, strict=True) if np.isnan(se)]
+        if lost:
+            reason = f"{len(lost)} term(s) could not be estimated, the first is {lost[0]!r}"
+            return HypothesisTest("Wald", hypothesis, np.nan, np.nan, reason=reason)
         gap = self.estimate - np.broadcast_to(null, self.estimate.shape)
         scale = np.where(self.std_error > 0, self.std_error, 1.0)
         correlation = self.vcov / np.outer(scale, scale)
         rank = int(np.linalg.matrix_rank(correlation, hermitian=True))
         value = float((gap / scale) @ np.linalg.pinv(correlation, hermitian=True) @ (gap / scale))
-        terms = " = ".join(self.names) if len(self.names) < 4 else f"all {len(self.names)} terms"
-        shown = f"{null:g}" if np.ndim(null) == 0 else "the given values"
-        return HypothesisTest("Wald", f"{terms} = {shown}", value, float(chdtrc(rank, value)), rank)
+        return HypothesisTest("Wald", hypothesis, value, float(chdtrc(rank, value)), rank)
 
     def equivalence_test(self, low: float, high: float) -> HypothesisTest:
         """Two one-sided tests that the single term lies inside ``(low, high)``.
@@ -241,11 +247,16 @@ class Estimates(ABC):
         Returns
         -------
         numpy.ndarray of shape (k,)
-            Adjusted p-values.
+            Adjusted p-values; nan for terms that could not be estimated, which do not count.
         """
+        known = ~np.isnan(self.p_value(null))
+        out = np.full(len(known), np.nan)
         if method == "romano-wolf":
-            return romano_wolf(self.statistic(null), self._studentised_draws())
-        return adjust_p_values(self.p_value(null), method)
+            draws = self._studentised_draws()[:, known]
+            out[known] = romano_wolf(self.statistic(null)[known], draws)
+        else:
+            out[known] = adjust_p_values(self.p_value(null)[known], method)
+        return out
 
     # New estimates from these -------------------------------------------------------------------
 
