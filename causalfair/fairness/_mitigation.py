@@ -208,7 +208,14 @@ class PostProcessor:
         ParameterError
             Unknown constraint, or an audit without binary labels.
         """
+        from sklearn.utils.validation import check_is_fitted
+
         _check_constraint(self.constraint, self.tolerance, "PostProcessor")
+        if not hasattr(audit, "_proxy_position"):
+            raise ParameterError(
+                f"PostProcessor.fit takes a fitted ProxyFairness; got {type(audit).__name__}."
+            )
+        check_is_fitted(audit)
         data = audit._audit.model.data
         if data.n_labels != 2:
             raise ParameterError(

@@ -22,6 +22,7 @@ from causalfair.fairness._latent import (
     tables_from_views,
 )
 from causalfair.fairness._moments import ThreeViews, diagonalise, tied_closed_form
+from causalfair.fairness._tensor import MAX_DENSE_CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +71,8 @@ def best_triple(
     best: tuple[tuple[int, int, int], ThreeViews] | None = None
     triples = list(combinations(range(data.n_proxies), 3))[:20]
     for triple in triples:
+        if np.prod([float(data.n_levels[j]) for j in triple]) > MAX_DENSE_CELLS:
+            continue
         tensor = data.views(triple).complete().pooled().dense()[0]
         if tensor.sum() <= 0:
             continue

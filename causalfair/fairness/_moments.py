@@ -168,9 +168,9 @@ def diagonalise(
         cube = np.transpose(q, (first, second, sliced))
         for r in range(n_contractions):
             n_slices = cube.shape[2]
-            theta: FloatArray = np.arange(n_slices, dtype=np.float64)
-            if r > 0:
-                theta = rng.normal(size=n_slices)
+            theta: FloatArray = np.asarray(
+                rng.normal(size=n_slices) if r > 0 else np.arange(n_slices), dtype=np.float64
+            )
             found = _contract(cube, theta, n_groups)
             if found is None:
                 continue

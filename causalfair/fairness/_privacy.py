@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _check_epsilon(epsilon: float, owner: str) -> None:
-    if not epsilon > 0:
+    if not isinstance(epsilon, Real) or not epsilon > 0:
         raise ParameterError(
             f"{owner} got epsilon={epsilon!r}; a privacy budget is a positive number "
             "(np.inf leaves the values alone)."

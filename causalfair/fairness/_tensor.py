@@ -185,14 +185,14 @@ def count_rows(
     if cells > MAX_DENSE_CELLS:
         return _count_patterns(codes, prediction, label, weight, n_pred, n_labels, n_levels)
     shape = (n_pred, n_labels, *(int(r) for r in radix))
-    tensor = _count_dense(codes, prediction, label, weight, radix, n_labels, shape)
+    tensor = count_dense(codes, prediction, label, weight, radix, n_labels, shape)
     squared = None
     if weight is not None:
-        squared = _count_dense(codes, prediction, label, weight**2, radix, n_labels, shape)
+        squared = count_dense(codes, prediction, label, weight**2, radix, n_labels, shape)
     return from_tensor(tensor, missing=tuple(bool(b) for b in missing), squared=squared)
 
 
-def _count_dense(
+def count_dense(
     codes: IntArray,
     prediction: IntArray,
     label: IntArray | None,

@@ -200,16 +200,19 @@ class Estimates(TableHooks, ABC):
         Returns
         -------
         HypothesisTest
-            Chi-square test; its degrees of freedom are the rank of the covariance.
+            Chi-square test; its degrees of freedom are the rank of the covariance. nan, with the
+            reason, when a term could not be estimated.
         """
         from scipy.special import chdtrc
 
         terms = " = ".join(self.names) if len(self.names) < 4 else f"all {len(self.names)} terms"
         hypothesis = f"{terms} = {null:g}" if np.ndim(null) == 0 else f"{terms} = the given values"
-        gap = self.estimate - np.broadcast_to(null, self.estimate.shape)
-        if not (np.isfinite(gap).all() and np.isfinite(self.vcov).all()):
-            reason = "some term has no estimate or no standard error"
+        known = np.isfinite(self.estimate) & np.isfinite(self.std_error)
+        if not known.all():
+            first = self.names[int(np.argmin(known))]
+            reason = f"{int((~known).sum())} term(s) could not be estimated, the first is {first!r}"
             return HypothesisTest("Wald", hypothesis, np.nan, np.nan, reason=reason)
+        gap = self.estimate - np.broadcast_to(null, self.estimate.shape)
         scale = np.where(self.std_error > 0, self.std_error, 1.0)
         correlation = self.vcov / np.outer(scale, scale)
         rank = int(np.linalg.matrix_rank(correlation, hermitian=True))
@@ -272,11 +275,16 @@ class Estimates(TableHooks, ABC):
         Returns
         -------
         numpy.ndarray of shape (k,)
-            Adjusted p-values.
+            Adjusted p-values; nan for terms that could not be estimated, which do not count.
         """
+        known = ~np.isnan(self.p_value(null))
+        out = np.full(len(known), np.nan)
         if method == "romano-wolf":
-            return romano_wolf(self.statistic(null), self._studentised_draws())
-        return adjust_p_values(self.p_value(null), method)
+            draws = self._studentised_draws()[:, known]
+            out[known] = romano_wolf(self.statistic(null)[known], draws)
+        else:
+            out[known] = adjust_p_values(self.p_value(null)[known], method)
+        return out
 
     # New estimates from these -------------------------------------------------------------------
 

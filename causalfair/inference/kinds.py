@@ -590,3 +590,12 @@ class CovarianceEstimates(_Stored):
     def _take(self, at: list[int], names: tuple[str, ...]) -> CovarianceEstimates:
         kept = self._vcov[np.ix_(at, at)]
         return CovarianceEstimates(self._estimate[at], kept, names, df=self._df)
+
+    def _linear(self, weights: FloatArray, names: Sequence[str]) -> CovarianceEstimates:
+        """Linear combinations; a term that could not be estimated spoils only those it enters."""
+        lost = np.isnan(self._estimate) | np.isnan(np.diag(self._vcov))
+        spoilt = (weights[:, lost] != 0).any(axis=1)
+        kept = weights[:, ~lost]
+        value, vcov = kept @ self._estimate[~lost], kept @ self._vcov[np.ix_(~lost, ~lost)] @ kept.T
+        value[spoilt], vcov[spoilt], vcov[:, spoilt] = np.nan, np.nan, np.nan
+        return CovarianceEstimates(value, vcov, tuple(names), df=self._df)

@@ -449,10 +449,10 @@ class TestMitigation:
         frame, _ = make_weak_proxies(60_000, random_state=7)
         names = ["proxy_1", "proxy_2", "proxy_3"]
         audit = ProxyFairness(random_state=0).fit(frame, "y_pred", y_true="y_true", proxies=names)
-        before = frame.groupby(["y_true", "group"])["y_pred"].mean().unstack()
+        before = frame.pivot_table(index="y_true", columns="group", values="y_pred")
         fair = PostProcessor(random_state=0).fit(audit)
         frame["fair"] = fair.predict(frame["y_pred"], frame["proxy_1"])
-        after = frame.groupby(["y_true", "group"])["fair"].mean().unstack()
+        after = frame.pivot_table(index="y_true", columns="group", values="fair")
         assert (before[1] - before[0]).abs().min() > 0.1
         assert (after[1] - after[0]).abs().max() < 0.05
         with pytest.raises(DataError, match="needs proxy="):
