@@ -158,7 +158,7 @@ class RepresentationComparison:
         ax.set_yticks(range(len(labels)), labels)
         ax.invert_yaxis()
         ax.set_xlabel("RATE over its standard error")
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="best")
         return ax
 
 

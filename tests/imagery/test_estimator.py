@@ -10,7 +10,11 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import RidgeCV
 
-from causalfair.datasets import load_uganda_youth_programme, make_image_sequence_trial
+from causalfair.datasets import (
+    fetch_uganda_youth_programme,
+    load_uganda_youth_programme,
+    make_image_sequence_trial,
+)
 from causalfair.exceptions import (
     CausalFairWarning,
     DataError,
@@ -503,6 +507,18 @@ def test_uganda_sequential_ranking_is_significant_over_seeds(shared_data):
         model.fit(images, frame["y"], treatment=frame["treatment"])
         p.append(model.evaluate("qini").p_values()["qini"])
     assert np.median(p) < 0.05
+
+
+def test_uganda_is_fetched_from_the_cache_without_network(shared_data, tmp_path):
+    import shutil
+
+    shutil.copy(shared_data / "uganda_youth_programme.npz", tmp_path)
+    url = "https://data.invalid/uganda_youth_programme.npz"
+    frame, images = fetch_uganda_youth_programme(url, cache_dir=tmp_path)
+    assert images.shape == (327, 1, 35, 35, 3)
+    assert len(frame) == images.n_units == 2082
+    assert frame.groupby("place")["treatment"].nunique().max() == 2
+    assert not {"X1", "X3", "X7"} & set(frame.columns)
 
 
 def test_uganda_file_is_checked(tmp_path):
