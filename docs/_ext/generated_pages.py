@@ -135,6 +135,22 @@ def write_cards(package: Path, source: Path) -> None:
     write(source / "generated" / "cards.rst", lines)
 
 
+def write_methods(source: Path) -> None:
+    """Contents of the method pages, family by family in the order of the API."""
+    order = [part for part, _ in PARTS]
+    pages = [path.stem for path in (source / "methods").glob("*.rst") if path.stem != "index"]
+
+    def place(page: str) -> tuple[int, str]:
+        part = page.partition("_")[0]
+        return (order.index(part) if part in order else len(order), page)
+
+    lines = [":orphan:", "", ".. toctree::", "   :maxdepth: 1", ""]
+    write(
+        source / "generated" / "methods.rst",
+        [*lines, *(f"   /methods/{page}" for page in sorted(pages, key=place))],
+    )
+
+
 def write_citations(package: Path, out: Path) -> None:
     """List what each estimator asks to cite."""
     lines: list[str] = []
@@ -200,6 +216,7 @@ def generate(app: Any, _config: Any) -> None:
     source = Path(app.srcdir)
     write_api(package, source / "generated" / "api")
     write_cards(package, source)
+    write_methods(source)
     write_citations(package, source / "generated")
     write_validation(source / "_data" / "validation", source / "generated")
 
