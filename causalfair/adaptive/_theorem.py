@@ -197,19 +197,10 @@ def thresholdout_optimal(n: int, k: int, beta: float, threshold: float, budget: 
     return thresholdout_width(n, k, beta, threshold, best(slope), budget)
 
 
-def pure_max_information(n: int, epsilon: float, beta: float) -> float:
-    """Max-information in nats of an epsilon-private mechanism on n iid records, at slack beta."""
-    return epsilon**2 * n / 2 + epsilon * math.sqrt(n * math.log(2 / beta) / 2)
+def epoch_of(query: int, first: int, beta: float) -> tuple[int, float]:
+    """Size and error level of the epoch of a query when their number is not known beforehand.
 
-
-def epoch_schedule(first: int, beta: float) -> Callable[[int], tuple[int, float]]:
-    """Epochs for an unknown number of queries: query j -> (K_e, beta_e) of its epoch.
-
-    ``K_e = K_0 2^e`` and ``beta_e = 6 beta / (pi^2 (e+1)^2)``; valid at any stopping time.
+    ``K_e = K_0 2^e`` and ``beta_e = 6 beta / (pi^2 (e+1)^2)``, which sum to beta.
     """
-
-    def of(query: int) -> tuple[int, float]:
-        epoch = max(0, math.ceil(math.log2(max(query, 1) / first)))
-        return first * 2**epoch, 6 * beta / (math.pi**2 * (epoch + 1) ** 2)
-
-    return of
+    epoch = max(0, math.ceil(math.log2(max(query, 1) / first)))
+    return first * 2**epoch, 6 * beta / (math.pi**2 * (epoch + 1) ** 2)

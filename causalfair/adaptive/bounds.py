@@ -33,12 +33,14 @@ from causalfair.adaptive._methods import (
 )
 from causalfair.adaptive._search import largest_within, smallest_within
 from causalfair.adaptive._tables import fixed, frame_of, text_of
+from causalfair.adaptive._theorem import epoch_of
 from causalfair.exceptions import ParameterError, VacuousGuaranteeError
 
 __all__ = [
     "Comparison",
     "Recommendation",
     "WidthResult",
+    "anytime",
     "compare",
     "max_queries",
     "recommend",
@@ -175,6 +177,42 @@ def width(
         value_range,
         table={name: r * value_range for name, (r, _) in found.items()},
     )
+
+
+def anytime(n: int, query: int, *, sigma: float, first: int = 100, beta: float = 0.05) -> float:
+    """Radius of one of arbitrarily many Gaussian answers, valid whenever the analyst stops.
+
+    The noise level is fixed and the number of queries is not: radii hold for all queries of an
+    epoch, epochs double, and their error levels sum to `beta`.
+
+    Parameters
+    ----------
+    n : int
+        Records in the holdout.
+    query : int
+        Position of the query, from 1.
+    sigma : float
+        Noise level, the same for all queries.
+    first : int, default 100
+        Queries of the first epoch.
+    beta : float, default 0.05
+        Allowed probability that any answer ever misses.
+
+    Returns
+    -------
+    float
+        Radius on queries with range one; infinite once the noise is too small for so many.
+
+    Examples
+    --------
+    >>> from causalfair.adaptive import bounds
+    >>> [round(bounds.anytime(10_000, j, sigma=0.02), 3) for j in (1, 100, 101, 1_000)]
+    [0.113, 0.113, 0.146, 0.314]
+    """
+    _check(n, query, beta)
+    _check(n, first, beta)
+    size, level = epoch_of(int(query), int(first), beta)
+    return width(n, size, level, "gaussian", sigma=sigma).radius
 
 
 def max_queries(

@@ -446,9 +446,34 @@ def test_mutual_information_is_wider_than_the_theorem():
 
 
 def test_max_information():
-    assert theorem.pure_max_information(1_000, 0.01, 0.05) == pytest.approx(
-        0.05 + 0.01 * math.sqrt(1_000 * math.log(40) / 2)
+    information = accounting.max_information(1_000, 0.01, 0.05)
+    assert information == pytest.approx(0.05 + 0.01 * math.sqrt(1_000 * math.log(40) / 2))
+    assert accounting.corrected_level(0.1, information, 0.05) == pytest.approx(
+        0.05 * math.exp(-information)
     )
+    assert accounting.corrected_level(0.05, 0.0, 0.0) == 0.05
+    with pytest.raises(ParameterError, match="slack must lie in"):
+        accounting.corrected_level(0.05, 1.0, 0.05)
+    with pytest.raises(ParameterError, match="information must be"):
+        accounting.corrected_level(0.05, -1.0, 0.01)
+
+
+def test_a_hypothesis_chosen_by_its_p_value_is_tested_at_the_corrected_level():
+    # exponential mechanism over 20 hypotheses on n signs: epsilon-private choice of the largest
+    # mean; under the null a test at the corrected level must reject in at most alpha of the runs
+    rng = np.random.default_rng(0)
+    n, epsilon, alpha = 400, 0.05, 0.1
+    level = accounting.corrected_level(
+        alpha, accounting.max_information(n, epsilon, alpha / 2), alpha / 2
+    )
+    means = 2 * rng.binomial(n, 0.5, (4_000, 20)) / n - 1
+    noise = rng.gumbel(size=(4_000, 20)) * 2 * (2 / n) / epsilon
+    chosen = means[np.arange(4_000), np.argmax(means + noise, axis=1)]
+    from scipy import stats
+
+    p_values = stats.norm.sf(chosen * math.sqrt(n))
+    assert np.mean(p_values <= level) < alpha
+    assert 0 < level < alpha / 2
 
 
 # -------------------------------------------------------------------------------------- inversion
@@ -487,10 +512,16 @@ def test_asking_for_too_much_says_what_is_needed():
 
 
 def test_epochs_are_valid_at_any_stopping_time():
-    schedule = theorem.epoch_schedule(100, 0.05)
-    assert schedule(1) == schedule(100) == (100, pytest.approx(6 * 0.05 / math.pi**2))
-    assert schedule(101)[0] == 200
-    assert sum(schedule(100 * 2**e)[1] for e in range(2_000 // 50)) < 0.05
+    assert theorem.epoch_of(1, 100, 0.05) == theorem.epoch_of(100, 100, 0.05)
+    assert theorem.epoch_of(100, 100, 0.05) == (100, pytest.approx(6 * 0.05 / math.pi**2))
+    assert theorem.epoch_of(101, 100, 0.05)[0] == 200
+    assert sum(theorem.epoch_of(100 * 2**e, 100, 0.05)[1] for e in range(40)) < 0.05
+    radii = [bounds.anytime(10_000, j, sigma=0.02) for j in (1, 100, 101, 500)]
+    assert radii[0] == radii[1] < radii[2] < radii[3]
+    level = 6 * 0.05 / math.pi**2
+    assert radii[0] == bounds.width(10_000, 100, level, "gaussian", sigma=0.02).radius
+    with pytest.raises(ParameterError, match="k must be an integer of at least 1"):
+        bounds.anytime(10_000, 0, sigma=0.02)
 
 
 # --------------------------------------------------------------------------- compare and recommend
