@@ -174,12 +174,12 @@ class Cells:
     of_row: IntArray
 
 
-def aggregate(rows: SelectiveRows, Z: FloatArray, member: IntArray) -> Cells:
+def aggregate(rows: SelectiveRows, Z: FloatArray, member: IntArray, *, merge: bool = True) -> Cells:
     """Merge equal rows where that leaves fewer than half of them."""
     extra = [rows.code, member]
     extra += [codes for codes in (rows.group, rows.maker) if codes is not None]
-    merged: IntArray | None = np.zeros(rows.n, dtype=np.intp)
-    for column in [*extra, *Z[:, 1:].T]:
+    merged: IntArray | None = np.zeros(rows.n, dtype=np.intp) if merge else None
+    for column in [*extra, *Z[:, 1:].T] if merge else []:
         levels, codes = np.unique(column, return_inverse=True)
         merged = np.unique(merged * len(levels) + codes, return_inverse=True)[1]
         if merged is None or merged.max() >= 0.5 * rows.n:
@@ -328,9 +328,11 @@ def build_problem(
     prevalence: Prevalence,
     priors: Mapping[str, float],
     Z: FloatArray,
+    *,
+    merge: bool = True,
 ) -> Problem:
-    """Everything the kernel needs."""
-    cells = aggregate(rows, Z, prevalence.member)
+    """Everything the kernel needs; ``merge`` adds up equal rows."""
+    cells = aggregate(rows, Z, prevalence.member, merge=merge)
     X, W = layout.matrices(cells.Z, cells.group, cells.maker)
     pool_beta, pool_delta, n_pools = layout.pools()
     sd_delta = np.full(W.shape[1], priors["coefficients"])
