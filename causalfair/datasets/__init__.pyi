@@ -22,5 +22,7 @@ from ._make_reward import make_simpson_reward as make_simpson_reward
 from ._make_reward import make_text_rates as make_text_rates
 from ._make_reward import make_two_sources as make_two_sources
 from ._make_reward import make_weekday_answers as make_weekday_answers
+from ._make_risk import make_selective_decisions as make_selective_decisions
+from ._make_risk import make_selective_labels as make_selective_labels
 from ._uganda import fetch_uganda_youth_programme as fetch_uganda_youth_programme
 from ._uganda import load_uganda_youth_programme as load_uganda_youth_programme
