@@ -32,7 +32,7 @@ CHECKS = {
     "SS04": "leading spaces",
 }
 PARTS = ("inference", "reporting", "forest", "iv", "imagery", "reward", "fairness")
-PARTS += ("adaptive", "datasets")
+PARTS += ("risk", "adaptive", "datasets")
 
 
 def public_names(package: Path) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "causalfair"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-FAMILIES = ("iv", "imagery", "reward", "fairness", "adaptive")
+FAMILIES = ("iv", "imagery", "reward", "fairness", "risk", "adaptive")
 # A module may import, at module level, its own layer and those below it.
 LAYERS = {"exceptions": 0, "_core": 0, "inference": 1, "reporting": 2, "forest": 3}
 LAYERS |= dict.fromkeys(FAMILIES, 4)

@@ -26,6 +26,7 @@ from causalfair._core.validation import (
     check_lengths,
     check_no_missing,
     check_numeric,
+    missing_mask,
     suggest,
 )
 from causalfair.exceptions import DataError, RoleError
@@ -125,6 +126,7 @@ def resolve_roles(
     effect_modifiers: Sequence[str] | None = None,
     need_covariates: bool = True,
     allow_nan: bool = False,
+    missing_y: bool = False,
 ) -> RoleData:
     """Resolve columns and arrays into roles.
 
@@ -150,6 +152,9 @@ def resolve_roles(
         Whether the estimator adjusts for covariates at all.
     allow_nan : bool, default False
         Whether covariates may have missing values.
+    missing_y : bool, default False
+        Whether the outcome may be missing in some rows (NaN in ``RoleData.y``): for outcomes seen
+        only where somebody looked. The caller says which rows may lack it.
 
     Returns
     -------
@@ -172,11 +177,12 @@ def resolve_roles(
     for role, value in given.items():
         if value is not None:
             values[role], names[role] = role_column(table, value, role, owner)
-            check_no_missing(values[role], f"{role} ({names[role]!r})", owner=owner)
+            if not (role == "y" and missing_y):
+                check_no_missing(values[role], f"{role} ({names[role]!r})", owner=owner)
     check_lengths(owner=owner, X=table, **values)
     outcome = values.pop("y", None)
     if outcome is not None:
-        outcome = check_numeric(outcome, f"y ({names['y']!r})", owner=owner)
+        outcome = _numeric_outcome(outcome, f"y ({names['y']!r})", owner)
     chosen = _choose_covariates(table, covariates, named, owner, need_covariates)
     encoder, frame = fit_encoder(table, chosen, owner=owner, taken=named, allow_nan=allow_nan)
     return RoleData(
@@ -192,6 +198,15 @@ def resolve_roles(
         backend=table.backend,
         owner=owner,
     )
+
+
+def _numeric_outcome(values: Any, name: str, owner: str) -> FloatArray:
+    """Outcome as float64, NaN where it is missing."""
+    out = np.full(len(values), np.nan)
+    seen = ~missing_mask(values)
+    if seen.any():
+        out[seen] = check_numeric(values[seen], name, owner=owner)
+    return out
 
 
 def _named_columns(given: Mapping[str, Any], cluster: Any, sample_weight: Any) -> dict[str, str]:

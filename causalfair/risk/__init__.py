@@ -1,0 +1,5 @@
+"""Risk when the outcome is seen only for those somebody chose to test."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
