@@ -1,0 +1,433 @@
+"""Marginal log-likelihood of decision and outcome, the unobservable summed out; value and gradient.
+
+A row has risk score ``r = a + Z`` and decision score ``t = alpha r + d``. With ``u = S(r)`` and
+``v = S(t)`` its code says which of ``v (1 - u)``, ``v u``, ``1 - v``, ... was seen. Nothing here
+raises: a sampler calls it from another thread.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+KAPPA = (16 * math.sqrt(3) / (15 * math.pi)) ** 2
+PANEL = 3.0
+NEAR_ZERO, FAR_TAIL = 1e-4, -5.0
+MAX_SCORE, MAX_SHIFT = 300.0, 350.0
+LOG_SIGMA_LOW, LOG_SIGMA_HIGH = -30.0, 4.0
+LOG_ALPHA_LOW, LOG_ALPHA_HIGH = -12.0, 5.0
+TINY = 1e-300
+_X16, _W16 = np.polynomial.legendre.leggauss(16)
+NODES16 = tuple(0.5 * (_X16 + 1))
+WEIGHTS16 = tuple(0.5 * _W16)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _logistic(x):
+    if x >= 0:
+        return 1.0 / (1.0 + math.exp(-x))
+    e = math.exp(x)
+    return e / (1.0 + e)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _panels(a, b, s, flip):
+    """Integral over [0, s] of v u, or of v (1 - u) with ``flip``, and its derivatives in a and b.
+
+    Gauss-Legendre, 16 nodes a panel of width at most 3: the poles are at distance pi from the real
+    line, so that the error is below rounding.
+    """
+    n = max(1, math.ceil(s / PANEL))
+    width = s / n
+    total = total_a = total_b = 0.0
+    for p in range(n):
+        for k in range(16):
+            z = width * (p + NODES16[k])
+            h = width * WEIGHTS16[k]
+            u, u0 = _logistic(a + z), _logistic(-a - z)
+            v, v0 = _logistic(b + z), _logistic(-b - z)
+            f = u0 if flip else u
+            total += h * v * f
+            total_a += h * v * u * u0
+            total_b += h * v * v0 * f
+    return total, -total_a if flip else total_a, total_b
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _ends(e, es):
+    """S(x), 1 - S(x), S(x + s), 1 - S(x + s) from exp(x) and exp(s)."""
+    down, down_s = 1.0 / (1.0 + e), 1.0 / (1.0 + e * es)
+    return e * down, down, e * es * down_s, down_s
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tested_negative(a, b, ea, eb, s, es, q):
+    """Integral of v (1 - u) and its derivatives in a and b; q = 1 - exp(-s)."""
+    d = b - a
+    if abs(d) < NEAR_ZERO:
+        return _panels(a, b, s, True)
+    _, a_down, a_up, _ = _ends(ea, es)
+    _, b_down, b_up, _ = _ends(eb, es)
+    ratio = eb / ea
+    grown = math.expm1(d) if abs(d) < 0.5 else ratio - 1.0
+    # L = D(b) - D(a), in the branch without cancellation.
+    if d > 0:
+        gap = math.log1p(grown * q * b_down * a_up)
+    else:
+        gap = -math.log1p(-grown / ratio * q * a_down * b_up)
+    scale, j01 = grown / ratio, gap / grown
+    g_a, g_b = q * a_up * a_down, q * b_up * b_down
+    return gap / scale, (j01 - g_a) / scale, (g_b - j01) / scale
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tested_positive(a, b, ea, eb, s, es, em, q):
+    """Integral of v u and its derivatives, as D(a) - J_01 with a the smaller score."""
+    if abs(b - a) < NEAR_ZERO or max(a, b) + s < FAR_TAIL:
+        return _panels(a, b, s, False)
+    if a <= b:
+        j01, by_high, by_low = _tested_negative(b, a, eb, ea, s, es, q)
+        low, low_down, low_up, _ = _ends(ea, es)
+    else:
+        j01, by_high, by_low = _tested_negative(a, b, ea, eb, s, es, q)
+        low, low_down, low_up, _ = _ends(eb, es)
+    value, by_low = math.log1p(em * low) - j01, q * low_up * low_down - by_low
+    if a <= b:
+        return value, by_low, -by_high
+    return value, -by_high, by_low
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _uniform_cell(code, a, b, s, es, em, q):
+    """Integral of one code over Z in [0, s]; derivatives in a, in b, and the integrand at s.
+
+    ``es``, ``em`` and ``q`` are exp(s), exp(s) - 1 and 1 - exp(-s).
+    """
+    if code == 3 or code == 4:
+        u, u0, u_s, u0_s = _ends(math.exp(a), es)
+        if code == 4:
+            return math.log1p(em * u), q * u_s * u0, 0.0, u_s
+        return math.log1p(em * u0_s), -q * u_s * u0, 0.0, u0_s
+    eb = math.exp(b)
+    v, v0, v_s, v0_s = _ends(eb, es)
+    if code == 0:
+        return math.log1p(em * v0_s), 0.0, -q * v_s * v0, v0_s
+    if code == 5:
+        return math.log1p(em * v), 0.0, q * v_s * v0, v_s
+    ea = math.exp(a)
+    u, u0, u_s, u0_s = _ends(ea, es)
+    if code == 1:
+        j, ja, jb = _tested_negative(a, b, ea, eb, s, es, q)
+        return j, ja, jb, v_s * u0_s
+    if code == 7:
+        j, jb, ja = _tested_negative(b, a, eb, ea, s, es, q)
+        return j, ja, jb, u_s * v0_s
+    if code == 2:
+        j, ja, jb = _tested_positive(a, b, ea, eb, s, es, em, q)
+        return j, ja, jb, v_s * u_s
+    # (1 - u)(1 - v) is u v seen from the other end of the interval.
+    j, ja, jb = _tested_positive(-a - s, -b - s, 1 / (ea * es), 1 / (eb * es), s, es, em, q)
+    return j, -ja, -jb, v0_s * u0_s
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quadrature_cell(code, a, t, outcome, decision, x, w):
+    """Sum over nodes of one code, and of its derivatives in r and t, plain and times the node.
+
+    ``outcome`` and ``decision`` hold exp(sigma x) and exp(alpha sigma x): no exponential is left
+    in the loop over nodes.
+    """
+    ea = math.exp(min(max(a, -MAX_SCORE), MAX_SCORE))
+    et = math.exp(min(max(t, -MAX_SCORE), MAX_SCORE))
+    total = r0 = t0 = r1 = t1 = 0.0
+    sign_t = -1.0 if code == 0 or code == 6 or code == 7 else 1.0
+    sign_y = -1.0 if code == 1 or code == 3 or code == 6 else 1.0
+    has_t = code != 3 and code != 4
+    has_y = code != 0 and code != 5
+    for k in range(x.size):
+        odds_y, odds_t = ea * outcome[k], et * decision[k]
+        u0, v0 = 1.0 / (1.0 + odds_y), 1.0 / (1.0 + odds_t)
+        u, v = odds_y * u0, odds_t * v0
+        f_t = 1.0 if not has_t else (v if sign_t > 0 else v0)
+        f_y = 1.0 if not has_y else (u if sign_y > 0 else u0)
+        h = w[k]
+        total += h * f_t * f_y
+        if has_t:
+            g = h * sign_t * v * v0 * f_y
+            t0 += g
+            t1 += g * x[k]
+        if has_y:
+            g = h * sign_y * u * u0 * f_t
+            r0 += g
+            r1 += g * x[k]
+    return total, r0, t0, r1, t1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rows_uniform(a, d, code, weight, sigma, grad_a, grad_d):
+    """Log-likelihood of rows for Z uniform on [0, sigma] and alpha = 1; derivative in sigma.
+
+    Writes the derivatives in ``a`` (``d`` fixed) and in ``d``.
+    """
+    es, em, q = math.exp(sigma), math.expm1(sigma), -math.expm1(-sigma)
+    log_sigma = math.log(sigma)
+    value = slope = 0.0
+    for i in range(a.size):
+        if weight[i] == 0.0 or code[i] == 8:
+            grad_a[i] = 0.0
+            grad_d[i] = 0.0
+            continue
+        ai = min(max(a[i], -MAX_SCORE), MAX_SCORE)
+        bi = ai + min(max(d[i], -MAX_SCORE), MAX_SCORE)
+        j, ja, jb, js = _uniform_cell(code[i], ai, bi, sigma, es, em, q)
+        j = max(j, TINY)
+        scaled = weight[i] / j
+        value += weight[i] * (math.log(j) - log_sigma)
+        grad_a[i] = scaled * (ja + jb)
+        grad_d[i] = scaled * jb
+        slope += scaled * js - weight[i] / sigma
+    return value, slope
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _node_odds(scale, x):
+    out = np.empty(x.size)
+    for k in range(x.size):
+        out[k] = math.exp(min(max(scale * x[k], -MAX_SHIFT), MAX_SHIFT))
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rows_quadrature(a, d, code, weight, alpha, sigma, x, w, grad_a, grad_d):
+    """Log-likelihood of rows for Z = sigma x with weights w; derivatives in sigma and alpha."""
+    outcome, decision = _node_odds(sigma, x), _node_odds(alpha * sigma, x)
+    value = slope_sigma = slope_alpha = 0.0
+    for i in range(a.size):
+        if weight[i] == 0.0 or code[i] == 8:
+            grad_a[i] = 0.0
+            grad_d[i] = 0.0
+            continue
+        t = alpha * a[i] + d[i]
+        p, r0, t0, r1, t1 = _quadrature_cell(code[i], a[i], t, outcome, decision, x, w)
+        p = max(p, TINY)
+        scaled = weight[i] / p
+        value += weight[i] * math.log(p)
+        grad_a[i] = scaled * (r0 + alpha * t0)
+        grad_d[i] = scaled * t0
+        slope_sigma += scaled * (r1 + alpha * t1)
+        slope_alpha += scaled * (a[i] * t0 + sigma * t1)
+    return value, slope_sigma, slope_alpha
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def prevalence_term(a, group, weight, sigma, value, sd, x, w, grad_a):
+    """Normal log density of the imposed prevalences at the mean risks; derivative in sigma.
+
+    Adds the derivatives in ``a`` to ``grad_a``.
+    """
+    es, em, q = math.exp(sigma), math.expm1(sigma), -math.expm1(-sigma)
+    odds = _node_odds(sigma, x)
+    n_groups = value.size
+    mean, mean_s, total = np.zeros(n_groups), np.zeros(n_groups), np.zeros(n_groups)
+    slope = np.zeros(a.size)
+    for i in range(a.size):
+        g = group[i]
+        if g < 0:
+            continue
+        if x.size == 0:
+            ai = min(max(a[i], -MAX_SCORE), MAX_SCORE)
+            j, ja, _, js = _uniform_cell(4, ai, ai, sigma, es, em, q)
+            p, slope[i], ps = j / sigma, ja / sigma, (js - j / sigma) / sigma
+        else:
+            p, slope[i], _, ps, _ = _quadrature_cell(4, a[i], 0.0, odds, odds, x, w)
+        mean[g] += weight[i] * p
+        mean_s[g] += weight[i] * ps
+        total[g] += weight[i]
+    density = d_sigma = 0.0
+    for g in range(n_groups):
+        z = (mean[g] / total[g] - value[g]) / sd[g]
+        density -= 0.5 * z * z
+        mean[g] = -z / (sd[g] * total[g])
+        d_sigma += mean[g] * mean_s[g]
+    for i in range(a.size):
+        if group[i] >= 0:
+            grad_a[i] += weight[i] * mean[group[i]] * slope[i]
+    return density, d_sigma
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def natural(theta, n_features, link, alpha0, sigma0, mean_z, var_z):
+    """Risk and deviation coefficients, alpha, sigma and the pooling scales of the coordinates.
+
+    ``beta = c gamma - E[Z] e_0`` and ``delta = c_T omega - alpha c gamma_link``: gamma and omega
+    are about the marginal logit coefficients of the outcome and of the decision.
+    """
+    f = link.size
+    position = n_features + f
+    sigma, alpha = sigma0, alpha0
+    if sigma0 < 0:
+        sigma = math.exp(theta[position])
+        position += 1
+    if alpha0 < 0:
+        alpha = math.exp(theta[position])
+        position += 1
+    c = math.sqrt(1.0 + KAPPA * var_z * sigma * sigma)
+    c_t = math.sqrt(1.0 + KAPPA * var_z * alpha * alpha * sigma * sigma)
+    beta, delta = c * theta[:n_features], c_t * theta[n_features : n_features + f]
+    for j in range(f):
+        if link[j] >= 0:
+            delta[j] -= alpha * beta[link[j]]
+    beta[0] -= mean_z * sigma
+    return beta, delta, alpha, sigma, c, c_t, position
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scores(X, beta):
+    out = np.zeros(X.shape[0])
+    for i in range(X.shape[0]):
+        total = 0.0
+        for j in range(X.shape[1]):
+            total += X[i, j] * beta[j]
+        out[i] = total
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _back(X, g):
+    out = np.zeros(X.shape[1])
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            out[j] += g[i] * X[i, j]
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _normal_priors(coef, grad, sd, pool, log_tau, grad_tau):
+    """Normal log priors of coefficients, whose scale is fixed or exp(log_tau[pool])."""
+    total = 0.0
+    for j in range(coef.size):
+        k = pool[j]
+        s = sd[j] if k < 0 else math.exp(log_tau[k])
+        z = coef[j] / s
+        total -= 0.5 * z * z + math.log(s)
+        grad[j] -= z / s
+        if k >= 0:
+            grad_tau[k] += z * z - 1.0
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_posterior(
+    theta, X, W, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
+    sd_beta, pool_beta, sd_delta, pool_delta, tau_scale, options,
+):  # fmt: skip
+    """Log posterior in the sampling coordinates, and its gradient.
+
+    ``options`` = (alpha, sigma, E[Z]/sigma, Var[Z]/sigma^2, scale of alpha, scale of sigma, prior):
+    a negative alpha or sigma is inferred; ``prior = 0`` leaves out priors and the Jacobian.
+    """
+    n_features, f, n_tau = X.shape[1], link.size, tau_scale.size
+    alpha0, sigma0, mean_z, var_z = options[0], options[1], options[2], options[3]
+    grad = np.zeros(theta.size)
+    for k in range(theta.size):
+        if not math.isfinite(theta[k]):
+            return -math.inf, grad
+    beta, delta, alpha, sigma, c, c_t, first_tau = natural(
+        theta, n_features, link, alpha0, sigma0, mean_z, var_z
+    )
+    log_tau = theta[first_tau:]
+    outside = sigma0 < 0 and not (LOG_SIGMA_LOW < math.log(sigma) < LOG_SIGMA_HIGH)
+    outside = outside or (alpha0 < 0 and not (LOG_ALPHA_LOW < math.log(alpha) < LOG_ALPHA_HIGH))
+    for k in range(n_tau):
+        outside = outside or abs(log_tau[k]) > -LOG_SIGMA_LOW
+    if outside:
+        return -math.inf, grad
+    a, d = _scores(X, beta), _scores(W, delta)
+    grad_a, grad_d = np.empty(a.size), np.empty(a.size)
+    d_alpha = 0.0
+    if x.size == 0:
+        value, d_sigma = rows_uniform(a, d, code, weight, sigma, grad_a, grad_d)
+    else:
+        value, d_sigma, d_alpha = rows_quadrature(
+            a, d, code, weight, alpha, sigma, x, w, grad_a, grad_d
+        )
+    if prev_value.size:
+        density, slope = prevalence_term(
+            a, prev_group, prev_weight, sigma, prev_value, prev_sd, x, w, grad_a
+        )
+        value += density
+        d_sigma += slope
+    g_beta, g_delta = _back(X, grad_a), _back(W, grad_d)
+    prior = options[6] > 0
+    if prior:
+        g_tau = grad[first_tau:]
+        value += _normal_priors(beta, g_beta, sd_beta, pool_beta, log_tau, g_tau)
+        value += _normal_priors(delta, g_delta, sd_delta, pool_delta, log_tau, g_tau)
+        for k in range(n_tau):
+            z = math.exp(log_tau[k]) / tau_scale[k]
+            value += log_tau[k] - 0.5 * z * z
+            g_tau[k] += 1.0 - z * z
+        value += n_features * math.log(c) + f * math.log(c_t)
+    # Chain rule into (gamma, omega, log sigma, log alpha).
+    linked = 0.0
+    for j in range(f):
+        grad[n_features + j] = c_t * g_delta[j]
+        if link[j] >= 0:
+            grad[link[j]] -= alpha * c * g_delta[j]
+            linked += g_delta[j] * theta[link[j]]
+    along_beta = along_delta = 0.0
+    for j in range(n_features):
+        grad[j] += c * g_beta[j]
+        along_beta += g_beta[j] * theta[j]
+    for j in range(f):
+        along_delta += g_delta[j] * theta[n_features + j]
+    slope_c = KAPPA * var_z * sigma / c
+    slope_ct = KAPPA * var_z * alpha * alpha * sigma / c_t
+    position = n_features + f
+    if sigma0 < 0:
+        total = d_sigma + slope_c * (along_beta - alpha * linked) + slope_ct * along_delta
+        total -= mean_z * g_beta[0]
+        if prior:
+            value += math.log(sigma) - 0.5 * (sigma / options[5]) ** 2
+            total += n_features * slope_c / c + f * slope_ct / c_t
+            total += 1.0 / sigma - sigma / options[5] ** 2
+        grad[position] = sigma * total
+        position += 1
+    if alpha0 < 0:
+        by_alpha = KAPPA * var_z * alpha * sigma * sigma / c_t
+        total = d_alpha + by_alpha * along_delta - c * linked
+        if prior:
+            value += math.log(alpha) - 0.5 * (alpha / options[4]) ** 2
+            total += f * by_alpha / c_t + 1.0 / alpha - alpha / options[4] ** 2
+        grad[position] = alpha * total
+    if not math.isfinite(value):
+        return -math.inf, np.zeros(theta.size)
+    return value, grad
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def probabilities(codes, X, W, beta, delta, alpha, sigma, x, w):
+    """Probability of some codes for each draw and row: (len(codes), n_draws, n_rows)."""
+    n_draws, n = beta.shape[0], X.shape[0]
+    out = np.empty((codes.size, n_draws, n))
+    for b in range(n_draws):
+        s = sigma[b]
+        es, em, q = math.exp(s), math.expm1(s), -math.expm1(-s)
+        outcome, decision = _node_odds(s, x), _node_odds(alpha[b] * s, x)
+        for i in range(n):
+            a = d = 0.0
+            for j in range(X.shape[1]):
+                a += X[i, j] * beta[b, j]
+            for j in range(W.shape[1]):
+                d += W[i, j] * delta[b, j]
+            for k in range(codes.size):
+                if x.size == 0:
+                    ai = min(max(a, -MAX_SCORE), MAX_SCORE)
+                    bi = ai + min(max(d, -MAX_SCORE), MAX_SCORE)
+                    out[k, b, i] = _uniform_cell(codes[k], ai, bi, s, es, em, q)[0] / s
+                else:
+                    t = alpha[b] * a + d
+                    out[k, b, i] = _quadrature_cell(codes[k], a, t, outcome, decision, x, w)[0]
+    return out
