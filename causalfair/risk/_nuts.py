@@ -8,11 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from causalfair._core.compat import posterior_dataset
+from causalfair._core.logging import warn
 from causalfair._core.parallel import inner_threads
 from causalfair._core.random import generator, int_seed
 from causalfair._core.typing import FloatArray
+from causalfair.exceptions import ConvergenceWarning
 
-__all__ = ["Posterior", "sample_posterior"]
+__all__ = [
+    "Posterior",
+    "SamplingHealth",
+    "sample_posterior",
+    "sampling_health",
+    "warn_unless_healthy",
+]
 
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
 
@@ -104,4 +113,66 @@ def sample_posterior(
             target_accept=target_accept,
             seed=int_seed(seed, 0) % (2**31),
             progress_bar=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingHealth:
+    """Whether the draws can be trusted.
+
+    Attributes
+    ----------
+    rhat : float
+        Largest split R-hat over all quantities.
+    ess : float
+        Smallest effective sample size, of the bulk.
+    divergences : int
+        Divergent transitions.
+    slowest : str
+        Quantity with the smallest effective sample size.
+    """
+
+    rhat: float
+    ess: float
+    divergences: int
+    slowest: str
+
+    @property
+    def ok(self) -> bool:
+        """R-hat at most 1.01, at least 400 effective draws, no divergence."""
+        return self.rhat <= 1.01 and self.ess >= 400 and self.divergences == 0
+
+    def sentence(self) -> str:
+        """For summaries and warnings."""
+        return (
+            f"largest R-hat {self.rhat:.3f}, smallest bulk ESS {self.ess:.0f} ({self.slowest}), "
+            f"{self.divergences} divergence(s)"
+        )
+
+
+def sampling_health(posterior: Any) -> SamplingHealth:
+    """R-hat, effective sample size and divergences of a sampled posterior."""
+    import arviz
+
+    draws = posterior_dataset(posterior)
+    rhat, ess = arviz.rhat(draws), arviz.ess(draws, method="bulk")
+    lowest = {str(name): float(np.nanmin(ess[name])) for name in ess.data_vars}
+    slowest = min(lowest, key=lambda name: lowest[name])
+    stats = posterior["sample_stats"]
+    return SamplingHealth(
+        max(float(np.nanmax(rhat[name])) for name in rhat.data_vars),
+        lowest[slowest],
+        int(np.asarray(stats["diverging"]).sum()),
+        slowest,
+    )
+
+
+def warn_unless_healthy(health: SamplingHealth, owner: str) -> None:
+    """Say at once, and again in the summary, that the sampler did not converge."""
+    if not health.ok:
+        warn(
+            f"{owner}: the sampler did not converge ({health.sentence()}); intervals may be wrong. "
+            "Raise tune and draws, or target_accept where there are divergences; a weakly "
+            "identified model needs more knowledge, not more draws.",
+            ConvergenceWarning,
         )
