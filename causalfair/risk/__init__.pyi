@@ -1,3 +1,11 @@
 from ._bivariate import bivariate_normal_cdf as bivariate_normal_cdf
+from ._bounds import SelectionBounds as SelectionBounds
+from ._bounds import selection_bounds as selection_bounds
+from ._contraction import ContractionCurve as ContractionCurve
+from ._contraction import contraction_curve as contraction_curve
+from ._decision_shift import DecisionShiftEstimator as DecisionShiftEstimator
 from ._heckman import HeckmanRisk as HeckmanRisk
+from ._outcome_test import outcome_test as outcome_test
 from ._probit_selection import BivariateProbitSelection as BivariateProbitSelection
+from ._threshold import ThresholdTest as ThresholdTest
+from ._threshold_model import ThresholdPriors as ThresholdPriors

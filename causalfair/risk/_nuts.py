@@ -150,11 +150,11 @@ class SamplingHealth:
         )
 
 
-def sampling_health(posterior: Any) -> SamplingHealth:
-    """R-hat, effective sample size and divergences of a sampled posterior."""
+def sampling_health(posterior: Any, draws: Any = None) -> SamplingHealth:
+    """R-hat, effective sample size and divergences of a sampled posterior, or part of it."""
     import arviz
 
-    draws = posterior_dataset(posterior)
+    draws = posterior_dataset(posterior) if draws is None else draws
     rhat, ess = arviz.rhat(draws), arviz.ess(draws, method="bulk")
     lowest = {str(name): float(np.nanmin(ess[name])) for name in ess.data_vars}
     slowest = min(lowest, key=lambda name: lowest[name])
