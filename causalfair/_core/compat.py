@@ -18,6 +18,7 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "draws_object",
     "fit_context",
     "interval_of_draws",
     "logistic_cv",
@@ -65,6 +66,18 @@ def posterior_dataset(posterior: Any) -> Any:
     """Posterior of an ArviZ object as an xarray Dataset (InferenceData and DataTree alike)."""
     group = posterior["posterior"]
     return group.to_dataset() if hasattr(group, "to_dataset") else group
+
+
+def draws_object(
+    posterior: dict[str, Any], sample_stats: dict[str, Any], *, coords: Any, dims: Any
+) -> Any:
+    """ArviZ object of draws: InferenceData before ArviZ 1.0, DataTree after."""
+    import arviz as az
+
+    groups = {"posterior": posterior, **({"sample_stats": sample_stats} if sample_stats else {})}
+    if hasattr(az, "InferenceData"):
+        return az.from_dict(**groups, coords=coords, dims=dims)
+    return az.from_dict(groups, coords=coords, dims=dims)
 
 
 def interval_of_draws(draws: Any, level: float) -> Any:

@@ -16,7 +16,8 @@ KAPPA = (16 * math.sqrt(3) / (15 * math.pi)) ** 2
 PANEL = 3.0
 NEAR_ZERO, FAR_TAIL = 1e-4, -5.0
 MAX_SCORE, MAX_SHIFT = 300.0, 350.0
-LOG_SIGMA_LOW, LOG_SIGMA_HIGH = -30.0, 4.0
+MIN_SIGMA, MAX_SIGMA = 1e-4, 54.0
+MAX_LOG_TAU = 30.0
 LOG_ALPHA_LOW, LOG_ALPHA_HIGH = -12.0, 5.0
 TINY = 1e-300
 _X16, _W16 = np.polynomial.legendre.leggauss(16)
@@ -262,13 +263,15 @@ def natural(theta, n_features, link, alpha0, sigma0, mean_z, var_z):
     """Risk and deviation coefficients, alpha, sigma and the pooling scales of the coordinates.
 
     ``beta = c gamma - E[Z] e_0`` and ``delta = c_T omega - alpha c gamma_link``: gamma and omega
-    are about the marginal logit coefficients of the outcome and of the decision.
+    are about the marginal logit coefficients of the outcome and of the decision. Where sigma is
+    inferred its coordinate s runs over the whole line, ``sigma = sqrt(s^2 + 1e-8)``: the likelihood
+    is even in sigma once Z is centred, so the posterior is smooth through zero.
     """
     f = link.size
     position = n_features + f
     sigma, alpha = sigma0, alpha0
     if sigma0 < 0:
-        sigma = math.exp(theta[position])
+        sigma = math.sqrt(theta[position] ** 2 + MIN_SIGMA**2)
         position += 1
     if alpha0 < 0:
         alpha = math.exp(theta[position])
@@ -338,10 +341,10 @@ def log_posterior(
         theta, n_features, link, alpha0, sigma0, mean_z, var_z
     )
     log_tau = theta[first_tau:]
-    outside = sigma0 < 0 and not (LOG_SIGMA_LOW < math.log(sigma) < LOG_SIGMA_HIGH)
+    outside = sigma0 < 0 and sigma > MAX_SIGMA
     outside = outside or (alpha0 < 0 and not (LOG_ALPHA_LOW < math.log(alpha) < LOG_ALPHA_HIGH))
     for k in range(n_tau):
-        outside = outside or abs(log_tau[k]) > -LOG_SIGMA_LOW
+        outside = outside or abs(log_tau[k]) > MAX_LOG_TAU
     if outside:
         return -math.inf, grad
     a, d = _scores(X, beta), _scores(W, delta)
@@ -370,7 +373,7 @@ def log_posterior(
             value += log_tau[k] - 0.5 * z * z
             g_tau[k] += 1.0 - z * z
         value += n_features * math.log(c) + f * math.log(c_t)
-    # Chain rule into (gamma, omega, log sigma, log alpha).
+    # Chain rule into (gamma, omega, s, log alpha).
     linked = 0.0
     for j in range(f):
         grad[n_features + j] = c_t * g_delta[j]
@@ -390,10 +393,9 @@ def log_posterior(
         total = d_sigma + slope_c * (along_beta - alpha * linked) + slope_ct * along_delta
         total -= mean_z * g_beta[0]
         if prior:
-            value += math.log(sigma) - 0.5 * (sigma / options[5]) ** 2
-            total += n_features * slope_c / c + f * slope_ct / c_t
-            total += 1.0 / sigma - sigma / options[5] ** 2
-        grad[position] = sigma * total
+            value -= 0.5 * (sigma / options[5]) ** 2
+            total += n_features * slope_c / c + f * slope_ct / c_t - sigma / options[5] ** 2
+        grad[position] = total * theta[position] / sigma
         position += 1
     if alpha0 < 0:
         by_alpha = KAPPA * var_z * alpha * sigma * sigma / c_t
@@ -431,3 +433,27 @@ def probabilities(codes, X, W, beta, delta, alpha, sigma, x, w):
                     t = alpha[b] * a + d
                     out[k, b, i] = _quadrature_cell(codes[k], a, t, outcome, decision, x, w)[0]
     return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def whitened_log_posterior(
+    z, centre, factor, X, W, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
+    sd_beta, pool_beta, sd_delta, pool_delta, tau_scale, options,
+):  # fmt: skip
+    """Log posterior at ``centre + factor z``, and its gradient in z."""
+    theta = centre.copy()
+    for j in range(z.size):
+        for i in range(z.size):
+            theta[i] += factor[i, j] * z[j]
+    value, gradient = log_posterior(
+        theta, X, W, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
+        sd_beta, pool_beta, sd_delta, pool_delta, tau_scale, options,
+    )  # fmt: skip
+    return value, _back(factor, gradient)
+
+
+@njit(nogil=True, error_model="numpy")
+def whitened_for_graphs(*inputs):
+    """:func:`whitened_log_posterior` with the scalar as an array, as computational graphs want."""
+    value, gradient = whitened_log_posterior(*inputs)
+    return np.asarray(value), gradient

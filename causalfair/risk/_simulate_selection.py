@@ -218,7 +218,7 @@ def make_threshold_searches(
     thresholds: Mapping[str, float] | None = None,
     stops: int = 2000,
     signal: str = "beta",
-    spread: float = 0.1,
+    spread: float = 0.4,
     random_state: RandomState = None,
 ) -> tuple[pd.DataFrame, Mapping[str, Any]]:
     """Simulate searches of several groups in many places, with known thresholds.
@@ -237,7 +237,7 @@ def make_threshold_searches(
         Mean number of stops of a group in a place.
     signal : {"beta", "discriminant"}, default "beta"
         Law of the probability: beta, or the posterior of guilt given a normal signal.
-    spread : float, default 0.1
+    spread : float, default 0.4
         Standard deviation of the logit threshold between places.
     random_state : int, SeedSequence, Generator, RandomState or None
         Seed.
@@ -276,7 +276,7 @@ def make_threshold_searches(
     at_place = np.repeat(np.arange(n_places), len(groups))
     base = np.array([np.log(v / (1 - v)) for v in given.values()])
     logit_t = base[at_group] + spread * rng.standard_normal(len(at_group))
-    share = rng.normal(-2.2, 0.2, len(groups))[at_group] + rng.normal(0, 0.2, n_places)[at_place]
+    share = rng.normal(-2.2, 0.2, len(groups))[at_group] + rng.normal(0, 0.1, n_places)[at_place]
     count = rng.poisson(stops * rng.uniform(0.3, 1.7, n_places)[at_place]) + 1
     threshold = expit(logit_t)
     if signal == "beta":

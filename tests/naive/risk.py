@@ -55,7 +55,7 @@ def log_posterior(theta, data, rule):
     n_features, f = X.shape[1], len(link)
     gamma, omega = theta[:n_features], theta[n_features : n_features + f]
     rest = list(theta[n_features + f :])
-    sigma = np.exp(rest.pop(0)) if data["sigma"] is None else data["sigma"]
+    sigma = np.sqrt(rest.pop(0) ** 2 + 1e-8) if data["sigma"] is None else data["sigma"]
     alpha = np.exp(rest.pop(0)) if data["alpha"] is None else data["alpha"]
     tau = np.exp(np.array(rest))
     variance = data["var_z"] * sigma**2
@@ -94,7 +94,7 @@ def log_posterior(theta, data, rule):
         total = total - 0.5 * (tau[k] / data["tau_scale"][k]) ** 2 + np.log(tau[k])
     total = total + n_features * np.log(c) + f * np.log(c_t)
     if data["sigma"] is None:
-        total = total - 0.5 * (sigma / data["sigma_scale"]) ** 2 + np.log(sigma)
+        total = total - 0.5 * (sigma / data["sigma_scale"]) ** 2
     if data["alpha"] is None:
         total = total - 0.5 * (alpha / data["alpha_scale"]) ** 2 + np.log(alpha)
     return total
