@@ -24,5 +24,9 @@ from ._make_reward import make_two_sources as make_two_sources
 from ._make_reward import make_weekday_answers as make_weekday_answers
 from ._make_risk import make_selective_decisions as make_selective_decisions
 from ._make_risk import make_selective_labels as make_selective_labels
+from ._make_risk_family import make_heckman_selection as make_heckman_selection
+from ._make_risk_family import make_judges as make_judges
+from ._make_risk_family import make_probit_selection as make_probit_selection
+from ._make_risk_family import make_threshold_searches as make_threshold_searches
 from ._uganda import fetch_uganda_youth_programme as fetch_uganda_youth_programme
 from ._uganda import load_uganda_youth_programme as load_uganda_youth_programme

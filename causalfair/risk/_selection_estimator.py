@@ -1,0 +1,404 @@
+"""The common part of HeckmanRisk and BivariateProbitSelection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.utils.validation import check_is_fitted
+
+from causalfair._core.base import CausalEstimator
+from causalfair._core.compat import Interval, StrOptions, posterior_dataset
+from causalfair._core.random import root_seed
+from causalfair._core.typing import FloatArray
+from causalfair._core.validation import check_level
+from causalfair.exceptions import ParameterError
+from causalfair.inference import DrawEstimates, HypothesisTest
+from causalfair.inference.estimates import numerical_jacobian
+from causalfair.reporting import Table
+from causalfair.risk._data import SelectiveRows, read_rows
+from causalfair.risk._design import fit_design
+from causalfair.risk._nuts import (
+    Posterior,
+    sample_posterior,
+    sampling_health,
+    warn_unless_healthy,
+)
+from causalfair.risk._selection_base import (
+    STRAINED,
+    Conflict,
+    SelectionProblem,
+    build_problem,
+    conflict_of,
+    likelihood_estimates,
+)
+from causalfair.risk._selection_fit import MaximumLikelihood, SelectionObjective, maximise
+from causalfair.risk._selection_likelihood import SelectionLikelihood
+
+__all__ = ["SELECTION_CONSTRAINTS", "SelectionEstimator", "check_prevalence"]
+
+SELECTION_CONSTRAINTS: dict[str, Any] = {
+    "prevalence": [Real, None],
+    "prevalence_sd": [Interval(Real, 0, None, closed="neither"), None],
+    "expertise": [str, list, tuple, None],
+    "covariance": [StrOptions({"robust", "model"})],
+    "draws": [Interval(Integral, 10, None, closed="left")],
+    "tune": [Interval(Integral, 10, None, closed="left")],
+    "chains": [Interval(Integral, 1, None, closed="left")],
+    "target_accept": [Interval(Real, 0, 1, closed="neither")],
+}
+PRIOR_SD = 3.0
+
+
+def check_prevalence(prevalence: Any, prevalence_sd: Any, owner: str) -> None:
+    """A prevalence comes with its standard deviation.
+
+    Raises
+    ------
+    ParameterError
+        One without the other.
+    """
+    if (prevalence is None) != (prevalence_sd is None):
+        given, missing = (
+            ("prevalence", "prevalence_sd") if prevalence_sd is None else ("prevalence_sd", "prevalence")
+        )  # fmt: skip
+        raise ParameterError(
+            f"{owner} got {given} without {missing}. There is no default: a wrong prevalence held "
+            "tightly is worse than none, so say how well it is known."
+        )
+
+
+class SelectionEstimator(CausalEstimator):
+    """Fitting, constraints, posterior and prediction of the normal selection models."""
+
+    _binary: ClassVar[bool] = True
+    prevalence: float | None
+    prevalence_sd: float | None
+    expertise: Sequence[str] | None
+    method: str
+    covariance: str
+    draws: int
+    tune: int
+    chains: int
+    target_accept: float
+    random_state: Any
+
+    def _likelihood(self) -> SelectionLikelihood:
+        raise NotImplementedError
+
+    def _read(self, X: Any, y: Any, owner: str, **roles: Any) -> SelectiveRows:
+        check_prevalence(self.prevalence, self.prevalence_sd, owner)
+        return read_rows(X, y, owner=owner, binary=self._binary, **roles)
+
+    def _fit(
+        self,
+        checked: SelectiveRows,
+        outcome_covariates: Sequence[str] | None,
+        testing_covariates: Sequence[str] | None,
+        owner: str,
+    ) -> SelectionProblem:
+        self._design = fit_design(checked.data, checked.weight, owner=owner)
+        problem = build_problem(
+            checked,
+            self._design,
+            self._likelihood(),
+            outcome_covariates=outcome_covariates,
+            testing_covariates=testing_covariates,
+            expertise=self.expertise,
+            owner=owner,
+        )
+        self._testing_at = [self._design.names.index(n) for n in problem.testing_names]
+        self._outcome_at = [self._design.names.index(n) for n in problem.outcome_names]
+        self._tied_names = [
+            n for n, t in zip(problem.testing_names, problem.tied, strict=True) if t
+        ]
+        self.conflict_: Conflict | None = None
+        self._health, self._counts = None, _row_counts(checked)
+        return problem
+
+    # Maximum likelihood ---------------------------------------------------------------------------
+
+    def _fit_likelihood(self, problem: SelectionProblem, owner: str) -> None:
+        starts = self._starts(problem, owner)
+        model_based = self.covariance == "model"
+        objective, unconstrained = problem.objective(), None
+        if self.prevalence is not None and self.prevalence_sd is not None:
+            self.conflict_, unconstrained = conflict_of(
+                problem, starts, self.prevalence, self.prevalence_sd,
+                model_based=model_based, owner=owner,
+            )  # fmt: skip
+            starts = starts if unconstrained is None else [unconstrained.free, *starts]
+            objective = problem.objective(self.prevalence, self._total_sd(problem, starts[0]))
+        found = maximise(objective, starts, owner=owner)
+        self.loglik_, self.condition_ = found.value, found.condition
+        self.expertise_test_ = self._expertise_test(problem, found, owner)
+        self.estimates_ = likelihood_estimates(problem, objective, found, model_based=model_based)
+        self._after_maximum(problem, found.free)
+
+    def _after_maximum(self, problem: SelectionProblem, free: FloatArray) -> None:
+        """What a subclass stores of the maximum."""
+
+    def _total_sd(self, problem: SelectionProblem, free: FloatArray) -> float:
+        """Of the prevalence and of the sample's own average around the population's."""
+        assert self.prevalence_sd is not None
+        mean = problem.y_scale * problem.objective().mean_outcome(free)[2]
+        share = problem.rows.weight / problem.rows.weight.sum()
+        spread = float(share @ (mean - share @ mean) ** 2) / problem.rows.weight.sum()
+        return float(np.sqrt(self.prevalence_sd**2 + spread))
+
+    def _starts(self, problem: SelectionProblem, owner: str) -> list[FloatArray]:
+        raise NotImplementedError
+
+    def _expertise_test(
+        self, problem: SelectionProblem, found: MaximumLikelihood, owner: str
+    ) -> HypothesisTest | None:
+        """Likelihood-ratio test of the ties, against free testing coefficients."""
+        from scipy.special import chdtrc
+
+        count = int(problem.tied.sum())
+        if not count:
+            return None
+        import dataclasses
+
+        loose = dataclasses.replace(problem, tied=np.zeros_like(problem.tied))
+        tied = problem.objective(self.prevalence, self.prevalence_sd)
+        df = count - int(tied.ratio_is_free)
+        null = f"testing follows risk along {', '.join(self._tied_names)}"
+        if df < 1:
+            return HypothesisTest(
+                "expertise", null, np.nan, np.nan, 0, reason="one tie only sets the ratio"
+            )
+        objective = loose.objective(self.prevalence, self.prevalence_sd)
+        start, _ = tied.expand(found.free)
+        free = maximise(objective, [start[: objective.n_free]], owner=owner)
+        value = max(0.0, 2.0 * (free.value - tied.value(found.free)[0]))
+        return HypothesisTest("expertise", null, value, float(chdtrc(df, value)), df)
+
+    # Posterior ------------------------------------------------------------------------------------
+
+    def _fit_posterior(self, problem: SelectionProblem, owner: str) -> Any:
+        objective = problem.objective(self.prevalence, self.prevalence_sd)
+        mode = _posterior_mode(objective, np.zeros(objective.n_free))
+        if self.prevalence is not None:
+            objective = problem.objective(self.prevalence, self._total_sd(problem, mode.x))
+            mode = _posterior_mode(objective, mode.x)
+        density = _log_posterior(objective)
+        root = root_seed(self.random_state)
+        names = problem.terms()
+        p, q = problem.rows.n_testing, problem.rows.n_outcome
+        dims = {"selection": ("testing_feature",), "risk": ("feature",)}
+        dims |= {name: () for name in names[p + q :]}
+
+        def report(free: FloatArray) -> dict[str, Any]:
+            values = problem.report(objective, free)
+            single = dict(zip(names[p + q :], values[p + q :], strict=True))
+            return {"selection": values[:p], "risk": values[p : p + q], **single}
+
+        self.posterior_ = sample_posterior(
+            Posterior(
+                density,
+                report,
+                dims,
+                {"testing_feature": problem.testing_names, "feature": problem.outcome_names},
+            ),
+            mode.x,
+            np.sqrt(np.clip(np.diag(mode.hess_inv), 1e-12, None)),
+            draws=self.draws,
+            tune=self.tune,
+            chains=self.chains,
+            target_accept=self.target_accept,
+            seed=root,
+        )
+        self._health = sampling_health(self.posterior_)
+        warn_unless_healthy(self._health, owner)
+        dataset = posterior_dataset(self.posterior_)
+        columns = [np.asarray(dataset[name]).reshape(self.chains * self.draws, -1) for name in dims]
+        self.estimates_ = DrawEstimates(np.hstack(columns), names)
+        self.condition_, self.expertise_test_ = None, None
+        return root
+
+    # Prediction -----------------------------------------------------------------------------------
+
+    def _conditional(self, theta: FloatArray, X: FloatArray, given: str | None) -> FloatArray:
+        """E[Y|x], or given the decision, of one value of the reported parameters."""
+        raise NotImplementedError
+
+    def _raw_design(self, X: Any, owner: str) -> FloatArray:
+        encoder = self._design.encoder
+        matrix = encoder.matrix(encoder.transform(X, owner=owner), owner=owner)
+        return np.column_stack([np.ones(len(matrix)), matrix])
+
+    def _indices(self, theta: FloatArray, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+        p, q = len(self._testing_at), len(self._outcome_at)
+        return (
+            X[:, self._testing_at] @ theta[:p],
+            X[:, self._outcome_at] @ theta[p : p + q],
+        )
+
+    def _predict(self, X: Any, given: str | None, owner: str) -> FloatArray:
+        check_is_fitted(self)
+        _check_given(given, owner)
+        design = self._raw_design(X, owner)
+        if isinstance(self.estimates_, DrawEstimates):
+            thinned = _thinned(self.estimates_.draws)
+            return np.asarray(
+                np.mean([self._conditional(draw, design, given) for draw in thinned], axis=0)
+            )
+        return self._conditional(self.estimates_.estimate, design, given)
+
+    def predict_interval(
+        self, X: Any, level: float = 0.95, *, given: str | None = None
+    ) -> FloatArray:
+        """Intervals of the predicted risk (not of single outcomes).
+
+        Parameters
+        ----------
+        X : frame or array of shape (m, p)
+            New rows with the covariates of ``fit``.
+        level : float, default 0.95
+            Level.
+        given : {"tested", "untested"}, optional
+            Risk given the decision; of everybody when None.
+
+        Returns
+        -------
+        numpy.ndarray of shape (m, 2)
+            Lower and upper ends: quantiles of the posterior, or the delta method.
+        """
+        owner = f"{type(self).__name__}.predict_interval"
+        check_is_fitted(self)
+        check_level(level)
+        _check_given(given, owner)
+        design = self._raw_design(X, owner)
+        if isinstance(self.estimates_, DrawEstimates):
+            tail = (1 - level) / 2
+            thinned = _thinned(self.estimates_.draws)
+            values = np.array([self._conditional(draw, design, given) for draw in thinned])
+            return np.asarray(np.quantile(values, [tail, 1 - tail], axis=0).T)
+        return self._delta_interval(design, level, given)
+
+    def _delta_interval(self, design: FloatArray, level: float, given: str | None) -> FloatArray:
+        from scipy.special import expit, logit, ndtri
+
+        theta = np.array(self.estimates_.estimate)
+        point = self._conditional(theta, design, given)
+        jacobian = numerical_jacobian(lambda v: self._conditional(v, design, given), theta)
+        error = np.sqrt(np.einsum("ij,jk,ik->i", jacobian, self.estimates_.vcov, jacobian))
+        half = float(ndtri((1 + level) / 2)) * error
+        if not self._binary:
+            return np.column_stack([point - half, point + half])
+        # On the logit scale, so that the ends are probabilities.
+        slope = np.clip(point * (1 - point), 1e-300, None)
+        center = logit(point)
+        return np.column_stack([expit(center - half / slope), expit(center + half / slope)])
+
+    # Reports --------------------------------------------------------------------------------------
+
+    def _summary_header(self) -> list[tuple[str, str]]:
+        tested, untested, other = self._counts
+        pairs = [*super()._summary_header(), ("tested", f"{tested:,}"), ("untested", f"{untested:,}")]
+        if other:
+            pairs.append(("other rows", f"{other:,}"))
+        how = {"bayes": "posterior", "two-step": "two-step, corrected"}.get(
+            self.method, f"{self.covariance} covariance"
+        )
+        return [*pairs, ("method", self.method), ("std. error", how)]
+
+    def _summary_notes(self) -> list[str]:
+        notes = []
+        if self._tied_names:
+            notes.append(f"Expertise: testing follows risk along {', '.join(self._tied_names)}.")
+        if self.conflict_ is not None:
+            notes.append(self.conflict_.sentence())
+        if self._health is not None:
+            notes.append(f"Sampler: {self._health.sentence()}.")
+        return notes
+
+    def check(self) -> Table:
+        """Diagnostics of the fit, each with what it means.
+
+        Returns
+        -------
+        causalfair.reporting.Table
+            One row a diagnostic: its value and its meaning.
+        """
+        check_is_fitted(self)
+        rows = []
+        if self.condition_ is not None:
+            weak = self.condition_ > STRAINED
+            meaning = "nearly flat: add knowledge or an excluded covariate" if weak else "fine"
+            rows.append(["condition of information", f"{self.condition_:.2g}", meaning])
+        if self._health is not None:
+            meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
+            rows.append(["sampler", self._health.sentence(), meaning])
+        if self.conflict_ is not None:
+            against = abs(self.conflict_.z) > 2
+            meaning = "the data contradict the prevalence" if against else "no conflict"
+            rows.append(["prevalence conflict", f"z = {self.conflict_.z:.2f}", meaning])
+        if self.expertise_test_ is not None:
+            rejected = self.expertise_test_.p_value < 0.05
+            meaning = "the data reject the ties" if rejected else "the ties fit"
+            rows.append(["expertise", str(self.expertise_test_), meaning])
+        selection = self.estimates_["correlation"]
+        low, high = selection.conf_int()[0]
+        meaning = "testers see more than X" if low > 0 else (
+            "testers pick low risk: recode the outcome" if high < 0 else "selection on the unseen not shown"
+        )  # fmt: skip
+        rows.append(["correlation", f"[{low:.2f}, {high:.2f}]", meaning])
+        return Table(["", "value", "meaning"], rows, "Diagnostics")
+
+
+def _row_counts(checked: SelectiveRows) -> tuple[int, int, int]:
+    tested = int(np.isin(checked.code, (1, 2)).sum())
+    untested = int((checked.code == 0).sum())
+    return tested, untested, checked.n - tested - untested
+
+
+def _check_given(given: str | None, owner: str) -> None:
+    if given not in (None, "tested", "untested"):
+        raise ParameterError(f"{owner} got given={given!r}; use None, 'tested' or 'untested'.")
+
+
+def _thinned(draws: FloatArray, most: int = 500) -> FloatArray:
+    """At most 500 draws, evenly spaced: predictions need no more."""
+    step = max(1, len(draws) // most)
+    return draws[::step]
+
+
+def _posterior_mode(objective: SelectionObjective, start: FloatArray) -> Any:
+    density = _log_posterior(objective)
+
+    def loss(free: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = density(free)
+        return (-value, -gradient) if np.isfinite(value) else (1e12, np.zeros_like(free))
+
+    return minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-4})
+
+
+def _log_posterior(objective: SelectionObjective) -> Any:
+    """Log-likelihood plus priors: normal coefficients (sd 3 on standardised columns), half-normal
+    sigma (3 standard deviations of the outcome), normal atanh correlation and log ratio."""
+    loose = objective.n_free - len(objective.likelihood.extras) - objective.ratio_is_free
+    has_sigma = "log_sigma" in objective.likelihood.extras
+
+    def density(free: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = objective.value(free)
+        gradient = np.array(gradient)
+        beta = free[:loose]
+        value -= 0.5 * float(beta @ beta) / PRIOR_SD**2
+        gradient[:loose] -= beta / PRIOR_SD**2
+        at = loose
+        if has_sigma:
+            scaled = np.exp(2.0 * free[at]) / PRIOR_SD**2
+            value += free[at] - 0.5 * scaled
+            gradient[at] += 1.0 - scaled
+            at += 1
+        rest = free[at:]
+        value -= 0.5 * float(rest @ rest)
+        gradient[at:] -= rest
+        return float(value), gradient
+
+    return density

@@ -1,0 +1,485 @@
+"""Threshold tests: are groups searched on less evidence?"""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.utils.validation import check_is_fitted
+
+from causalfair._core.base import CausalEstimator
+from causalfair._core.compat import Interval, StrOptions, fit_context, posterior_dataset
+from causalfair._core.logging import warn
+from causalfair._core.random import generator, root_seed
+from causalfair._core.roles import resolve_roles
+from causalfair._core.typing import FloatArray
+from causalfair.exceptions import ConvergenceWarning, ParameterError, WeakIdentificationWarning
+from causalfair.inference import DrawEstimates
+from causalfair.inference.estimates import Estimates
+from causalfair.reporting import Table, estimates_table
+from causalfair.risk._nuts import (
+    Posterior,
+    sample_posterior,
+    sampling_health,
+    warn_unless_healthy,
+)
+from causalfair.risk._outcome_test import benchmark_rates, outcome_rates, read_cells, shuffled_cells
+from causalfair.risk._threshold_model import (
+    ThresholdModel,
+    ThresholdPriors,
+    named_priors,
+)
+
+__all__ = ["ThresholdTest"]
+
+
+class ThresholdTest(CausalEstimator):
+    r"""Thresholds of evidence above which members of each group are searched.
+
+    Hit rates mislead: a group with more people just above a common threshold has a lower hit rate
+    without any discrimination (infra-marginality). This test models how risk is distributed in
+    every group and place and infers the threshold itself from search *and* hit rates [1]_, [2]_.
+
+    Parameters
+    ----------
+    form : {"discriminant", "beta"}, default "discriminant"
+        Law of the signal an officer sees: normal for the innocent and the guilty, or a beta law of
+        the risk itself, which is 10 to 100 times slower.
+    priors : {"published", "weak"} or ThresholdPriors, default "published"
+        Those of [2]_ (stops across a country) or [1]_ (county-level traffic stops); weaker
+        ones; or your own. :meth:`check` says where data and prior disagree.
+    sampler : {"nutpie", "laplace"}, default "nutpie"
+        The no-U-turn sampler, or a normal approximation around the mode: quick, for exploring.
+    draws, tune, chains : int
+        Of the sampler; ``"laplace"`` makes ``draws * chains`` draws.
+    target_accept : float, default 0.8
+        Of the sampler.
+    random_state : int, SeedSequence, Generator, RandomState or None
+        Seed. The same seed gives the same draws.
+
+    Attributes
+    ----------
+    estimates_ : DrawEstimates
+        ``"threshold:<group>"``: mean threshold over places, weighted by the stops of all groups
+        there, as a probability of guilt.
+    posterior_ : arviz.InferenceData or None
+        Draws of group thresholds and group parameters; None for ``sampler="laplace"``.
+    cells_ : pandas.DataFrame
+        One row a group and place: counts, observed and fitted rates, threshold.
+    groups_ : tuple of str
+        Groups, in the order of the estimates.
+
+    See Also
+    --------
+    outcome_test : Hit rates compared.
+
+    Notes
+    -----
+    **Discriminant form.** In group r and place d a share :math:`\phi` is guilty
+    (:math:`\operatorname{logit}\phi=\phi_r+\phi_d`); the signal is N(0,1) for the innocent and
+    N(:math:`\delta`,1) for the guilty (:math:`\log\delta=\delta_r+\delta_d`); whoever signals more
+    than t is searched. **Beta form.** Risk is Beta(:math:`\lambda\phi,\lambda(1-\phi)`) and who
+    exceeds t is searched. Thresholds vary between places around a group mean: the published
+    discriminant model has none, which would pull the thresholds of thin cells to zero.
+
+    **Computation.** Coordinates are search rates, which data know best, with thresholds solved for;
+    masses are computed in logs from the tail that matters, never as one minus a distribution
+    function. One evaluation costs about a microsecond a cell.
+
+    References
+    ----------
+    .. [1] Simoiu, C., Corbett-Davies, S. and Goel, S. (2017). The problem of infra-marginality in
+       outcome tests for discrimination. Annals of Applied Statistics 11, 1193-1216.
+       doi:10.1214/17-AOAS1058
+    .. [2] Pierson, E., Corbett-Davies, S. and Goel, S. (2018). Fast threshold tests for detecting
+       discrimination. AISTATS. arXiv:1702.08536
+
+    Examples
+    --------
+    >>> from causalfair.datasets import make_threshold_searches
+    >>> from causalfair.risk import ThresholdTest
+    >>> frame, truth = make_threshold_searches(12, random_state=0)
+    >>> test = ThresholdTest(priors="weak", sampler="laplace", draws=200, random_state=0).fit(
+    ...     frame, "hits", searches="searches", stops="stops", group="group", place="place")
+    >>> test.groups_
+    ('black', 'hispanic', 'white')
+    """
+
+    _title: ClassVar[str] = "Threshold test"
+    _estimand: ClassVar[str] = (
+        "probability of guilt above which people of each group are searched, averaged over places "
+        "weighted by all stops there."
+    )
+    _assumptions: ClassVar[tuple[str, ...]] = (
+        "within a group and place everybody above one threshold is searched",
+        "the law of the signal is of the form chosen",
+        "a hit is recorded alike for all groups",
+    )
+    _citations: ClassVar[tuple[str, ...]] = ("simoiu2017problem", "pierson2018fast")
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "form": [StrOptions({"discriminant", "beta"})],
+        "priors": [StrOptions({"published", "weak"}), ThresholdPriors],
+        "sampler": [StrOptions({"nutpie", "laplace"})],
+        "draws": [Interval(Integral, 10, None, closed="left")],
+        "tune": [Interval(Integral, 10, None, closed="left")],
+        "chains": [Interval(Integral, 1, None, closed="left")],
+        "target_accept": [Interval(Real, 0, 1, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        form: Literal["discriminant", "beta"] = "discriminant",
+        *,
+        priors: Literal["published", "weak"] | ThresholdPriors = "published",
+        sampler: Literal["nutpie", "laplace"] = "nutpie",
+        draws: int = 1000,
+        tune: int = 1000,
+        chains: int = 4,
+        target_accept: float = 0.8,
+        random_state: Any = None,
+    ) -> None:
+        self.form = form
+        self.priors = priors
+        self.sampler = sampler
+        self.draws = draws
+        self.tune = tune
+        self.chains = chains
+        self.target_accept = target_accept
+        self.random_state = random_state
+
+    @fit_context
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        searches: Any,
+        stops: Any,
+        group: Any,
+        place: Any = None,
+        region: Any = None,
+    ) -> ThresholdTest:
+        """Infer the thresholds.
+
+        Parameters
+        ----------
+        X : frame or array
+            Table of counts, one row a group and place; rows of the same cell are added.
+        y : array of shape (n_cells,) or str
+            Hits: searches that found something.
+        searches : array of shape (n_cells,) or str
+            Searches.
+        stops : array of shape (n_cells,) or str
+            Stops: everybody who might have been searched.
+        group : array of shape (n_cells,) or str
+            Group of the people stopped.
+        place : array of shape (n_cells,) or str, optional
+            Place; one place when None.
+        region : array of shape (n_cells,) or str, optional
+            Region each place belongs to, such as its state; places then vary around their region.
+
+        Returns
+        -------
+        ThresholdTest
+            The fitted estimator.
+
+        Raises
+        ------
+        DataError
+            Counts that are negative, not whole, or larger than what they are part of.
+        IdentificationError
+            Fewer than two groups, or a group without any search.
+        """
+        owner = "ThresholdTest.fit"
+        roles = {
+            "searches": searches, "stops": stops, "group": group, "place": place, "region": region
+        }  # fmt: skip
+        data = resolve_roles(X, y, owner=owner, roles=roles, covariates=[], need_covariates=False)
+        cells = read_cells(data, owner=owner)
+        root = root_seed(self.random_state)
+        self.groups_, self._data_cells = cells.groups, cells
+        model = ThresholdModel(cells, self._priors(), self.form)
+        draws = self._sample(model, root, owner)
+        self._store(model, draws)
+        self._finish(data, seed=root)
+        return self
+
+    def _priors(self) -> ThresholdPriors:
+        return named_priors(self.priors, self.form) if isinstance(self.priors, str) else self.priors
+
+    def _sample(
+        self, model: ThresholdModel, root: np.random.SeedSequence, owner: str
+    ) -> dict[str, FloatArray]:
+        """Draws (B, ...) of what is reported."""
+        mode = posterior_mode(model)
+        model.start_roots_at(mode)
+        weights = model.cells.place_weights()
+
+        def report(x: FloatArray) -> dict[str, FloatArray]:
+            threshold = model.thresholds(x)
+            search, hit = model.rates(x)
+            cell = {"cell_threshold": threshold, "search_rate": search, "hit_rate": hit}
+            return {"threshold": weights @ threshold, **model.group_parameters(x), **cell}
+
+        if self.sampler == "laplace":
+            self.posterior_, self._health = None, None
+            points = laplace_draws(model, mode, self.draws * self.chains, root, owner)
+            found = [report(point) for point in points]
+            return {name: np.array([one[name] for one in found]) for name in found[0]}
+        labels = [
+            f"{model.cells.groups[g]}, {model.cells.places[p]}"
+            for g, p in zip(model.cells.group, model.cells.place, strict=True)
+        ]
+        dims = {
+            name: ("cell",) if len(value) == model.cells.n and name in CELL_NAMES else ("group",)
+            for name, value in report(mode).items()
+        }
+        posterior = Posterior(
+            model.density, report, dims, {"group": model.cells.groups, "cell": labels}
+        )
+        self.posterior_ = sample_posterior(
+            posterior, mode, np.ones(model.n_dim), draws=self.draws, tune=self.tune,
+            chains=self.chains, target_accept=self.target_accept, seed=root,
+        )  # fmt: skip
+        group_level = posterior_dataset(self.posterior_)[[n for n in dims if n not in CELL_NAMES]]
+        self._health = sampling_health(self.posterior_, group_level)
+        warn_unless_healthy(self._health, owner)
+        dataset = posterior_dataset(self.posterior_)
+        shape = (self.chains * self.draws, -1)
+        return {name: np.asarray(dataset[name]).reshape(shape) for name in dims}
+
+    def _store(self, model: ThresholdModel, draws: dict[str, FloatArray]) -> None:
+        import pandas as pd
+
+        cells = model.cells
+        self.estimates_ = DrawEstimates(
+            draws["threshold"], [f"threshold:{name}" for name in cells.groups]
+        )
+        with np.errstate(invalid="ignore"):
+            observed = cells.hits / cells.searches
+        self.cells_ = pd.DataFrame(
+            {
+                "group": [cells.groups[g] for g in cells.group],
+                "place": [cells.places[p] for p in cells.place],
+                "stops": cells.stops,
+                "searches": cells.searches,
+                "hits": cells.hits,
+                "search_rate": cells.searches / cells.stops,
+                "search_rate_fitted": draws["search_rate"].mean(axis=0),
+                "hit_rate": observed,
+                "hit_rate_fitted": draws["hit_rate"].mean(axis=0),
+                "threshold": draws["cell_threshold"].mean(axis=0),
+            }
+        )
+        self.group_parameters_ = {
+            name: DrawEstimates(draws[name], cells.groups)
+            for name in ("guilt", "signal", "location", "spread")
+        }
+        self._surprise = _surprises(self.group_parameters_, model.priors)
+        if self._surprise:
+            warn(
+                f"ThresholdTest.fit: {self._surprise[0]} Data and prior disagree, so the thresholds "
+                'lean on the prior; try priors="weak" or ThresholdPriors(...) of your own.',
+                WeakIdentificationWarning,
+            )
+
+    # What follows from the draws ------------------------------------------------------------------
+
+    def differences(self, reference: str | None = None) -> Estimates:
+        """Differences of thresholds from those of a reference group.
+
+        Parameters
+        ----------
+        reference : str, optional
+            The group; the one with most stops when None.
+
+        Returns
+        -------
+        DrawEstimates
+            ``"<group> - <reference>"``: below zero where the group is searched on less evidence.
+        """
+        check_is_fitted(self)
+        stops = np.bincount(self._data_cells.group, weights=self._data_cells.stops)
+        chosen = self.groups_[int(np.argmax(stops))] if reference is None else reference
+        if chosen not in self.groups_:
+            raise ParameterError(
+                f"ThresholdTest.differences got reference={reference!r}; groups: "
+                f"{', '.join(self.groups_)}."
+            )
+        base = self.groups_.index(chosen)
+        others = [j for j in range(len(self.groups_)) if j != base]
+        weights = np.zeros((len(others), len(self.groups_)))
+        weights[np.arange(len(others)), others] = 1.0
+        weights[:, base] = -1.0
+        names = [f"{self.groups_[j]} - {chosen}" for j in others]
+        return self.estimates_.transform(lambda t: weights @ t, names)
+
+    def outcome_test(self) -> Estimates:
+        """Hit rates by group: the outcome test, with its warning.
+
+        Returns
+        -------
+        InfluenceEstimates
+            ``"hit rate:<group>"``, clustered by place where there are several.
+        """
+        check_is_fitted(self)
+        return outcome_rates(self._data_cells, "ThresholdTest.outcome_test")
+
+    def benchmark_test(self) -> Estimates:
+        """Search rates by group: the benchmark test.
+
+        Returns
+        -------
+        InfluenceEstimates
+            ``"search rate:<group>"``, clustered by place where there are several.
+        """
+        check_is_fitted(self)
+        return benchmark_rates(self._data_cells)
+
+    def placebo_test(self, random_state: Any = 0) -> Estimates:
+        """Thresholds of made-up groups: people of each place dealt at random into groups.
+
+        Parameters
+        ----------
+        random_state : int, SeedSequence, Generator, RandomState or None
+            Seed of the dealing.
+
+        Returns
+        -------
+        DrawEstimates
+            Differences from the largest group, which should all be near zero.
+        """
+        check_is_fitted(self)
+        cells = shuffled_cells(self._data_cells, generator(root_seed(random_state), 0))
+        model = ThresholdModel(cells, self._priors(), self.form)
+        mode = posterior_mode(model)
+        points = laplace_draws(
+            model, mode, 1000, root_seed(random_state), "ThresholdTest.placebo_test"
+        )
+        weights = cells.place_weights()
+        draws = np.array([weights @ model.thresholds(point) for point in points])
+        base = int(np.argmax(np.bincount(cells.group, weights=cells.stops)))
+        others = [j for j in range(len(cells.groups)) if j != base]
+        names = [f"placebo {self.groups_[j]} - {self.groups_[base]}" for j in others]
+        return DrawEstimates(draws[:, others] - draws[:, [base]], names)
+
+    def check(self) -> Table:
+        """Does the model reproduce the data, did the sampler converge, do data and prior agree?
+
+        Returns
+        -------
+        causalfair.reporting.Table
+            One row a diagnostic.
+        """
+        check_is_fitted(self)
+        c = self.cells_
+        searched = c[c["searches"] > 0]
+        search = np.sqrt(
+            np.average((c["search_rate"] - c["search_rate_fitted"]) ** 2, weights=c["stops"])
+        )
+        hit = np.sqrt(
+            np.average(
+                (searched["hit_rate"] - searched["hit_rate_fitted"]) ** 2,
+                weights=searched["searches"],
+            )
+        )
+        noise = np.sqrt(
+            np.average(
+                searched["hit_rate_fitted"] * (1 - searched["hit_rate_fitted"]) / searched["searches"],
+                weights=searched["searches"],
+            )
+        )
+        rows = [
+            ["search rate, RMSE of the fit", f"{search:.2g}", "weighted by stops"],
+            ["hit rate, RMSE of the fit", f"{hit:.2g}", f"chance alone gives about {noise:.2g}"],
+        ]
+        if self._health is not None:
+            meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
+            rows.append(["sampler", self._health.sentence(), meaning])
+        rows.append(
+            ["prior", "in conflict" if self._surprise else "agrees", " ".join(self._surprise)]
+        )
+        return Table(["", "value", "meaning"], rows, "Diagnostics")
+
+    def _summary_header(self) -> list[tuple[str, str]]:
+        c = self._data_cells
+        pairs = [("hits" if k == "outcome" else k, v) for k, v in super()._summary_header()]
+        pairs = [pair for pair in pairs if pair[0] != "n"]
+        return [
+            *pairs,
+            ("cells", f"{c.n:,}"),
+            ("places", f"{len(c.places):,}"),
+            ("total stops", f"{c.stops.sum():,.0f}"),
+            ("form", self.form),
+            ("priors", self.priors if isinstance(self.priors, str) else "own"),
+        ]
+
+    def _summary_tables(self) -> list[Any]:
+        tables = [estimates_table(self.differences(), title="Differences of thresholds")]
+        return [*tables, estimates_table(outcome_rates(self._data_cells, None), title="Hit rates")]
+
+    def _summary_notes(self) -> list[str]:
+        notes = [
+            "Hit rates do not tell discrimination: they average over everybody searched, not over "
+            "those at the threshold (infra-marginality)."
+        ]
+        if self._health is not None:
+            notes.append(f"Sampler: {self._health.sentence()}.")
+        else:
+            notes.append("Normal approximation around the mode; sample (nutpie) before reporting.")
+        return notes
+
+
+CELL_NAMES = ("cell_threshold", "search_rate", "hit_rate")
+
+
+def posterior_mode(model: ThresholdModel) -> FloatArray:
+    """Coordinates with the largest marginal density."""
+
+    def loss(x: FloatArray) -> tuple[float, FloatArray]:
+        with np.errstate(all="ignore"):
+            value, gradient = model.marginal(x)
+        return (-value, -gradient) if np.isfinite(value) else (1e15, np.zeros_like(x))
+
+    options = {"maxiter": 5000, "maxfun": 20000, "maxcor": 30, "ftol": 1e-13}
+    found = minimize(loss, model.start(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x)
+
+
+def laplace_draws(
+    model: ThresholdModel, mode: FloatArray, count: int, root: np.random.SeedSequence, owner: str
+) -> FloatArray:
+    """Normal draws around the mode with the curvature there."""
+    from scipy.linalg import cholesky, solve_triangular
+
+    information = -model.hessian(mode)
+    values, vectors = np.linalg.eigh(information)
+    if values[0] <= 0:
+        warn(
+            f"{owner}: the density is not concave at the mode found (smallest curvature "
+            f"{values[0]:.2g}); the normal approximation is rough. Use sampler='nutpie'.",
+            ConvergenceWarning,
+        )
+        information = (vectors * np.clip(values, 1e-3, None)) @ vectors.T
+    root_matrix = cholesky(information, lower=False)
+    noise = generator(root, 2).standard_normal((model.n_dim, count))
+    return np.asarray(mode + solve_triangular(root_matrix, noise).T)
+
+
+def _surprises(found: dict[str, DrawEstimates], priors: ThresholdPriors) -> list[str]:
+    """Group parameters whose posterior mean lies beyond two prior standard deviations."""
+    out = []
+    for name, prior in (
+        ("guilt", priors.guilt), ("signal", priors.signal), ("location", priors.threshold)
+    ):  # fmt: skip
+        distance = np.abs(found[name].estimate - prior[0]) / prior[1]
+        worst = int(np.argmax(distance))
+        if distance[worst] > 2:
+            out.append(
+                f"The {name} of group {found[name].names[worst]!r} is "
+                f"{found[name].estimate[worst]:.2f}, where the prior says {prior[0]:g} "
+                f"+/- {prior[1]:g}."
+            )
+    return out
