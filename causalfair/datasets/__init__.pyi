@@ -22,4 +22,5 @@ from ._make_reward import make_simpson_reward as make_simpson_reward
 from ._make_reward import make_text_rates as make_text_rates
 from ._make_reward import make_two_sources as make_two_sources
 from ._make_reward import make_weekday_answers as make_weekday_answers
-from ._uganda import load_uganda_youth_programme as load_uganda_youth_programme
+from ._upworthy import fetch_upworthy as fetch_upworthy
+from ._upworthy import make_confounded_headlines as make_confounded_headlines
