@@ -30,3 +30,5 @@ from ._make_risk_family import make_probit_selection as make_probit_selection
 from ._make_risk_family import make_threshold_searches as make_threshold_searches
 from ._uganda import fetch_uganda_youth_programme as fetch_uganda_youth_programme
 from ._uganda import load_uganda_youth_programme as load_uganda_youth_programme
+from ._upworthy import fetch_upworthy as fetch_upworthy
+from ._upworthy import make_confounded_headlines as make_confounded_headlines

@@ -122,6 +122,29 @@ def spearman(a: FloatArray, b: FloatArray) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
+def _block(n_texts: int) -> int:
+    """Draws held in memory at once: about two million rewards."""
+    return max(1, 2_000_000 // n_texts)
+
+
+def _draw_ranks(
+    posterior: Any, X: FloatArray, first: FloatArray, n_draws: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Probability (n,) of being best and expected rank (n,), block of draws by block."""
+    from scipy.stats import rankdata
+
+    best, ranks = np.zeros(len(X)), np.zeros(len(X))
+    draws, done = first, 0
+    while True:
+        top = draws == draws.max(axis=1, keepdims=True)
+        best += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
+        ranks += rankdata(-draws, axis=1, method="average").sum(axis=0)
+        done += len(draws)
+        if done >= n_draws:
+            return best / done, ranks / done
+        draws = posterior.draw(X, min(len(first), n_draws - done), rng)
+
+
 def rank_table(
     texts: Any,
     X: FloatArray,
@@ -138,12 +161,10 @@ def rank_table(
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
-    draws = posterior.draw(X, n_draws, rng)
-    mean = np.asarray(X @ posterior.coef) if hasattr(posterior, "coef") else draws.mean(axis=0)
+    first = posterior.draw(X, min(n_draws, _block(len(X))), rng)
+    mean = np.asarray(X @ posterior.coef) if hasattr(posterior, "coef") else first.mean(axis=0)
     spread = posterior.std(X)
-    best = draws == draws.max(axis=1, keepdims=True)
-    p_best = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
-    ranks = rankdata(-draws, axis=1, method="average").mean(axis=0)
+    p_best, ranks = _draw_ranks(posterior, X, first, n_draws, rng)
     lower = mean + ndtri(1 - level) * spread
     frame = pd.DataFrame(
         {

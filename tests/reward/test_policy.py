@@ -356,3 +356,16 @@ def test_frontier_of_a_reward(reward):
 def test_bad_frontiers(args, options, error, match):
     with pytest.raises(error, match=match):
         tilt_frontier(*args, **options)
+
+
+def test_models_of_new_texts_are_cross_fitted(reward):
+    from causalfair.reward._policy import fold_rewards
+
+    problem = reward._problem
+    scores, coefs = fold_rewards(reward, problem)
+    assert coefs.shape == (5, 1)
+    np.testing.assert_allclose(scores, reward.out_of_fold_scores_, atol=1e-12)
+    for fold in range(5):
+        rows = problem.folds == fold
+        np.testing.assert_allclose(problem.centred[rows] @ coefs[fold], scores[rows], atol=1e-10)
+    assert len(np.unique(coefs)) == 5
