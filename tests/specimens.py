@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from causalfair.imagery import ImageSequenceCATE
+
 
 @dataclass(frozen=True)
 class Specimen:
@@ -120,7 +122,30 @@ def forest_specimens() -> dict[str, Specimen]:
     }
 
 
-SPECIMENS: dict[str, Specimen] = {**iv_specimens(), **forest_specimens()}
+class EffectsOnFixedImages(ImageSequenceCATE):
+    """The images are always the same, so that what varies in the common checks is the table."""
+
+    def fit(self, X: Any, y: Any, *, treatment: Any, covariates: Any = None) -> Any:
+        images = np.random.default_rng(0).random((300, 2, 4, 4, 2), dtype=np.float32)
+        return super().fit(images, y, X=X, treatment=treatment, covariates=covariates)
+
+
+def imagery_specimens() -> dict[str, Specimen]:
+    from causalfair import forest, imagery
+
+    columns = [name for name in trial().columns if name.startswith("x")]
+    return {
+        "ImageSequenceCATE": Specimen(
+            EffectsOnFixedImages, trial, "y", {"treatment": "treatment", "covariates": columns},
+            {
+                "representation": imagery.SequenceFeatures(imagery.SpectralFeatures()),
+                "learner": forest.CausalForest(60), "scheme": "split", "random_state": 0,
+            },
+        ),
+    }  # fmt: skip
+
+
+SPECIMENS: dict[str, Specimen] = {**iv_specimens(), **forest_specimens(), **imagery_specimens()}
 
 
 def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

@@ -9,7 +9,13 @@ from causalfair.datasets import make_image_types_trial
 from causalfair.exceptions import DataError
 from causalfair.imagery import ImageClusterEffects, SequenceFeatures, SpectralFeatures
 from causalfair.imagery._clusters import build_model
-from causalfair.imagery._types import Types, fit_types, log_likelihood, type_probabilities
+from causalfair.imagery._types import (
+    Types,
+    choose_types,
+    fit_types,
+    log_likelihood,
+    type_probabilities,
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +126,31 @@ def test_em_on_images(places):
     assert "bootstrap samples" in str(model.summary())
     with pytest.raises(DataError, match="300 units, y has 299"):
         model.fit(truth["images"], frame["y"][:-1], treatment=frame["treatment"][:-1])
+
+
+def test_the_number_of_types_is_chosen(data):
+    """Two types as simulated; one where the effect is the same for all."""
+    phi, y, w = (a[:300] for a in data)
+    folds = np.arange(len(y)) % 2
+    seed = np.random.SeedSequence(0)
+    assert choose_types(phi, y, w, folds, seed).argmax() == 1
+    rng = np.random.default_rng(5)
+    plain = 0.5 * phi[:, 1] + w + 0.5 * rng.normal(size=len(y))
+    assert choose_types(phi, plain, w, folds, seed).argmax() == 0
+
+
+def test_no_types_are_reported_as_such():
+    frame, truth = make_image_types_trial(120, size=6, effects=(1.0, 1.0), random_state=3)
+    model = ImageClusterEffects(
+        "auto", representation=SequenceFeatures(SpectralFeatures()), sampler="em", draws=20,
+        n_components=2, random_state=0,
+    ).fit(truth["images"], frame["y"], treatment=frame["treatment"])  # fmt: skip
+    assert model.n_types_ == 1
+    assert len(model.cv_log_likelihood_) == 3
+    assert "No image-based types were found" in str(model.summary())
+    np.testing.assert_allclose(
+        model.predict(truth["images"]), model.estimates_["ATE"].estimate[0], atol=0.05
+    )
 
 
 @pytest.mark.slow
