@@ -9,7 +9,13 @@ import numpy as np
 from causalfair._core.frames import is_lazy
 from causalfair.exceptions import DataError, ParameterError
 from causalfair.fairness._encode import encode_levels, read_lazy, read_rows
-from causalfair.fairness._tensor import MAX_DENSE_CELLS, PatternCounts, count_dense, from_tensor
+from causalfair.fairness._tensor import (
+    MAX_DENSE_CELLS,
+    PatternCounts,
+    count_dense,
+    from_tensor,
+    has_missing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +103,7 @@ def count_tensor(
     shape_label = 1
     if label is not None:
         shape_label = _requested(n_labels, max(int(label.max()) + 1, 2), "n_labels", owner)
-    missing = codes.min(axis=0) < 0
+    missing = has_missing(codes)
     shape = (shape_pred, shape_label, *(v + int(b) for v, b in zip(levels, missing, strict=True)))
     if float(np.prod(np.array(shape, dtype=float))) > MAX_DENSE_CELLS:
         raise DataError(
