@@ -84,9 +84,9 @@ def reading(effect: MultiplyRobustATE) -> list[str]:
         "Only the eligible can take part, so there is no variation in taking part among the "
         "others. The estimate then rests on no unmeasured confounding among the eligible, given "
         "the covariates; eligibility itself may have an effect of its own.",
-        f"If eligibility moved the assets of those who take part through that alone, two-stage least squares, "
-        f"{dollars(beside['2SLS'])}, would be right for them and the direct effect of eligibility "
-        f"zero. It is estimated at {dollars(direct.estimate[0])} "
+        f"If eligibility moved the assets of those who take part through that alone, two-stage "
+        f"least squares, {dollars(beside['2SLS'])}, would be right for them and the direct effect "
+        f"of eligibility zero. It is estimated at {dollars(direct.estimate[0])} "
         f"(p = {format_p(direct.p_value()[0])}): the data lean against that reading and do not "
         "settle it.",
         f"Five of {len(effect.estimates_.influence):,} households own "
