@@ -170,18 +170,16 @@ class GapEstimates(CovarianceEstimates):
         """
         return super().test(self.null if null is None else null)
 
-    def __getitem__(self, key: str | Sequence[str]) -> GapEstimates:
-        wanted = (key,) if isinstance(key, str) else tuple(key)
-        rows = self._selector(wanted).argmax(axis=1)
+    def _take(self, at: list[int], names: tuple[str, ...]) -> GapEstimates:
         fn = self._p_values  # type: ignore[attr-defined]
         return GapEstimates(
-            self.estimate[rows],
-            self.vcov[np.ix_(rows, rows)],
-            wanted,
-            partial(_rows_of, self._intervals, rows),  # type: ignore[attr-defined]
-            p_values=None if fn is None else partial(_rows_of, fn, rows),
+            self.estimate[at],
+            self.vcov[np.ix_(at, at)],
+            names,
+            partial(_rows_of, self._intervals, at),  # type: ignore[attr-defined]
+            p_values=None if fn is None else partial(_rows_of, fn, at),
             method=self.method,
-            reasons=[self.reasons[r] for r in rows],
+            reasons=[self.reasons[r] for r in at],
             null=self.null,
         )
 
