@@ -266,9 +266,7 @@ def gamma_scores(
     t: FloatArray, y: FloatArray, pi: FloatArray, mu: FloatArray, gamma: Sequence[float]
 ) -> FloatArray:
     """Scores (n, len(gamma)) whose means are theta_Gamma."""
-    columns = [
-        (pi + g * (1.0 - pi)) * t / pi * (y - mu) + mu * (t + g * (1.0 - t)) for g in gamma
-    ]
+    columns = [(pi + g * (1.0 - pi)) * t / pi * (y - mu) + mu * (t + g * (1.0 - t)) for g in gamma]
     return np.column_stack(columns)
 
 

@@ -11,7 +11,6 @@ from causalfair._core.random import generator, root_seed
 from causalfair._core.typing import FloatArray, RandomState
 from causalfair._core.validation import check_binary, check_lengths, check_level, check_numeric
 from causalfair.exceptions import DataError, ParameterError
-from causalfair.reporting.format import format_percent
 from causalfair.reporting.plot import new_axes
 
 __all__ = ["ContractionCurve", "contraction_curve"]
@@ -66,7 +65,9 @@ class ContractionCurve:
         """
         ax = new_axes(ax)
         f = self.frame
-        ax.fill_between(f["acceptance_rate"], f["conf_low"], f["conf_high"], alpha=0.25, linewidth=0)
+        ax.fill_between(
+            f["acceptance_rate"], f["conf_low"], f["conf_high"], alpha=0.25, linewidth=0
+        )
         ax.plot(f["acceptance_rate"], f["failure_rate"], label="risk score")
         ax.plot(
             self.makers["acceptance_rate"], self.makers["failure_rate"], "o", color="0.45",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -407,9 +408,9 @@ class DecisionShiftEstimator(CausalEstimator):
         )
         parts = []
         for shift in grid:
-            factor = np.exp(-shift)
+            factor = float(np.exp(-shift))
             found = self._shares.transform(
-                lambda t, f=factor: t[:g] + f * t[g : 2 * g], _terms("prevalence", self.groups_)
+                partial(_shifted_prevalence, factor=factor, g=g), _terms("prevalence", self.groups_)
             )
             interval = found.conf_int(level)
             q, m = self._shares.estimate[:g], self._shares.estimate[g : 2 * g]
@@ -534,7 +535,7 @@ def group_shares(rows: SelectiveRows, codes: Any, groups: tuple[str, ...]) -> Es
             hit = (rows.code == code) & member
             size = float(share @ member)
             mean = float(share @ hit) / size if size > 0 else 0.0
-            if code == NEGATIVE and not 0 < mean < 1 or size == 0:
+            if (code == NEGATIVE and not 0 < mean < 1) or size == 0:
                 raise IdentificationError(
                     f"DecisionShiftEstimator.fit: group {name!r} has no tested {kind}; its shift "
                     "is not determined. Merge it with another group."
@@ -550,6 +551,10 @@ def group_shares(rows: SelectiveRows, codes: Any, groups: tuple[str, ...]) -> Es
         np.array(estimate), psi, names, cluster=rows.data.cluster,
         sample_weight=rows.data.sample_weight, sample_id=rows.data.sample_id(),
     )  # fmt: skip
+
+
+def _shifted_prevalence(theta: FloatArray, *, factor: float, g: int) -> FloatArray:
+    return np.asarray(theta[:g] + factor * theta[g : 2 * g])
 
 
 def _closed_form_jacobian(q: FloatArray, m: FloatArray, p: FloatArray) -> FloatArray:

@@ -59,7 +59,8 @@ class HeckmanRisk(SelectionEstimator):
     estimates_ : Estimates
         ``"selection:<column>"`` (probit coefficients of the decision), ``"risk:<column>"``
         (coefficients of the outcome), ``"sigma"``, ``"correlation"`` of the errors and
-        ``"prevalence"``, the mean outcome of all rows.
+        ``"prevalence"``, the mean of E[Y|x]
+        over these rows.
     posterior_ : arviz.InferenceData
         Draws, with ``method="bayes"``.
     conflict_ : Conflict or None
@@ -243,7 +244,9 @@ class HeckmanRisk(SelectionEstimator):
             testing, _ = fit_probit(
                 rows.testing[decided], rows.decision[decided], rows.weight[decided], owner=owner
             )
-            outcome = np.linalg.lstsq(rows.outcome[seen], rows.y[seen], rcond=None)[0]
+            outcome = np.asarray(
+                np.linalg.lstsq(rows.outcome[seen], rows.y[seen], rcond=None)[0], dtype=np.float64
+            )
             sigma, tame = float(np.std(rows.y[seen] - rows.outcome[seen] @ outcome)), 0.0
         return [
             np.concatenate([testing[~problem.tied], outcome, [np.log(sigma), np.arctanh(c)]])
@@ -269,8 +272,6 @@ class HeckmanRisk(SelectionEstimator):
         names = [name for name in problem.terms() if name not in ("sigma", "correlation")]
         names.insert(p + q, "inverse Mills ratio")
         vcov = jacobian @ steps.vcov @ jacobian.T
-        index = scale * (rows.outcome @ steps.outcome)
-        vcov[-1, -1] += share @ (index - share @ index) ** 2 / rows.weight.sum()
         self.estimates_ = CovarianceEstimates(report(theta), vcov, names)
         self.sigma_, self.correlation_ = scale * steps.sigma, steps.correlation
         self.condition_, self.expertise_test_ = None, None

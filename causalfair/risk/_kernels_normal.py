@@ -22,7 +22,7 @@ def _ndtr(x):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _log_ndtr(x):
-    """log Phi(x), by the asymptotic series far out, where erfc would underflow."""
+    """Log Phi(x), by the asymptotic series far out, where erfc would underflow."""
     if x > 5.0:
         return math.log1p(-_ndtr(-x))
     if x > -20.0:
@@ -94,7 +94,7 @@ def _log_integrand(w, h, k, rho, root):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _log_tail(h, k, rho):
-    """log Phi2 with small relative error: the log-concave integral over w = h - u >= 0.
+    """Log Phi2 with small relative error: the log-concave integral over w = h - u >= 0.
 
     Its logarithm curves down by at least one, so that the mass lies within 9 of the peak.
     """
@@ -137,7 +137,7 @@ def bivariate_cdf(h, k, rho, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def bivariate_log_cdf(h, k, rho, log_p, d_h, d_k, d_rho):
-    """log Phi2 and its derivatives in h, k and rho."""
+    """Log Phi2 and its derivatives in h, k and rho."""
     for i in range(h.size):
         x, y, r = h[i], k[i], rho[i]
         p = _phi2(x, y, r)
@@ -174,7 +174,7 @@ def _log_add(x, y):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _ratio(x):
-    """phi(x) / Phi(x)"""
+    """phi(x) / Phi(x)."""
     return math.exp(-0.5 * x * x - 0.5 * math.log(_TWO_PI) - _log_ndtr(x))
 
 
@@ -375,12 +375,12 @@ def solve_threshold(beta, f, e, rate, start, out, edge):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def threshold_cells(beta, f, e, rate, counts, mean, spread, start, u, gradient):
+def threshold_cells(beta, jacobian, f, e, rate, counts, mean, spread, start, u, gradient):
     """Log density of all cells in (f, e, logit search rate); fills u and the gradient (n, 3).
 
     ``counts`` (n, 3): hits, misses, stops without a search. Given its search rate a cell's
     threshold follows from f and e; its normal prior (``mean``, ``spread``) enters with the Jacobian
-    of that map, whose density is that of the signal at the threshold.
+    of that map, whose density is that of the signal at the threshold; ``jacobian`` 0 leaves it out.
     """
     out, edge = np.empty(12), np.empty(4)
     total = 0.0
@@ -402,11 +402,12 @@ def threshold_cells(beta, f, e, rate, counts, mean, spread, start, u, gradient):
         u_f, u_e, u_rate = -turn_f / slope, -turn_e / slope, 1.0 / slope
         z = (u[i] - mean[i]) / spread[i]
         total += hits * out[0] + misses * out[1] + stays * log_stay
-        total += -0.5 * z * z - math.log(spread[i]) + log_rate + log_stay - edge[0]
-        by_u = hits * out[5] + misses * out[8] - z / spread[i] - edge[3]
-        gradient[i, 0] = hits * out[3] + misses * out[6] - edge[1] + by_u * u_f
-        gradient[i, 1] = hits * out[4] + misses * out[7] - edge[2] + by_u * u_e
-        gradient[i, 2] = by_u * u_rate - stays * searched + 1.0 - 2.0 * searched
+        total += -0.5 * z * z - math.log(spread[i])
+        total += jacobian * (log_rate + log_stay - edge[0])
+        by_u = hits * out[5] + misses * out[8] - z / spread[i] - jacobian * edge[3]
+        gradient[i, 0] = hits * out[3] + misses * out[6] - jacobian * edge[1] + by_u * u_f
+        gradient[i, 1] = hits * out[4] + misses * out[7] - jacobian * edge[2] + by_u * u_e
+        gradient[i, 2] = by_u * u_rate - stays * searched + jacobian * (1.0 - 2.0 * searched)
     return total
 
 

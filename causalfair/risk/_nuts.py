@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 
 from causalfair._core.compat import posterior_dataset
-from causalfair._core.logging import warn
 from causalfair._core.parallel import inner_threads
 from causalfair._core.random import generator, int_seed
+from causalfair._core.sampling import Convergence, convergence, sample_nutpie
 from causalfair._core.typing import FloatArray
-from causalfair.exceptions import ConvergenceWarning
 
-__all__ = [
-    "Posterior",
-    "SamplingHealth",
-    "sample_posterior",
-    "sampling_health",
-    "warn_unless_healthy",
-]
+__all__ = ["ADVICE", "Posterior", "judge", "sample_posterior", "sentence"]
 
+ADVICE = (
+    "Raise tune and draws, or target_accept where there are divergences; a weakly identified model "
+    "needs more knowledge, not more draws."
+)
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
 
 
@@ -89,9 +86,7 @@ def sample_posterior(
         noise = generator(seed, 1, int(chain_seed) % 2**32).normal(size=n_dim)
         return np.asarray(start + 0.1 * scale * noise)
 
-    shapes = [
-        tuple(len(posterior.coords[dim]) for dim in dims) for dims in posterior.dims.values()
-    ]
+    shapes = [tuple(len(posterior.coords[dim]) for dim in dims) for dims in posterior.dims.values()]
     model = nutpie.compiled_pyfunc.from_pyfunc(
         n_dim,
         make_density,
@@ -104,75 +99,26 @@ def sample_posterior(
         make_initial_point_fn=initial,
     )
     with inner_threads():
-        return nutpie.sample(
-            model,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=1,
+        return sample_nutpie(
+            model, draws=draws, tune=tune, chains=chains, seed=int_seed(seed, 0) % 2**31,
             target_accept=target_accept,
-            seed=int_seed(seed, 0) % (2**31),
-            progress_bar=False,
-        )
+        )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingHealth:
-    """Whether the draws can be trusted.
-
-    Attributes
-    ----------
-    rhat : float
-        Largest split R-hat over all quantities.
-    ess : float
-        Smallest effective sample size, of the bulk.
-    divergences : int
-        Divergent transitions.
-    slowest : str
-        Quantity with the smallest effective sample size.
-    """
-
-    rhat: float
-    ess: float
-    divergences: int
-    slowest: str
-
-    @property
-    def ok(self) -> bool:
-        """R-hat at most 1.01, at least 400 effective draws, no divergence."""
-        return self.rhat <= 1.01 and self.ess >= 400 and self.divergences == 0
-
-    def sentence(self) -> str:
-        """For summaries and warnings."""
-        return (
-            f"largest R-hat {self.rhat:.3f}, smallest bulk ESS {self.ess:.0f} ({self.slowest}), "
-            f"{self.divergences} divergence(s)"
-        )
+def judge(trace: Any, names: Sequence[str]) -> Convergence:
+    """Convergence of the named quantities, element by element."""
+    dataset = posterior_dataset(trace)
+    draws = {}
+    for name in names:
+        values = np.asarray(dataset[name])
+        flat = values.reshape(*values.shape[:2], -1)
+        draws |= {f"{name}[{j}]": flat[:, :, j] for j in range(flat.shape[2])}
+    return convergence(draws, trace)
 
 
-def sampling_health(posterior: Any, draws: Any = None) -> SamplingHealth:
-    """R-hat, effective sample size and divergences of a sampled posterior, or part of it."""
-    import arviz
-
-    draws = posterior_dataset(posterior) if draws is None else draws
-    rhat, ess = arviz.rhat(draws), arviz.ess(draws, method="bulk")
-    lowest = {str(name): float(np.nanmin(ess[name])) for name in ess.data_vars}
-    slowest = min(lowest, key=lambda name: lowest[name])
-    stats = posterior["sample_stats"]
-    return SamplingHealth(
-        max(float(np.nanmax(rhat[name])) for name in rhat.data_vars),
-        lowest[slowest],
-        int(np.asarray(stats["diverging"]).sum()),
-        slowest,
+def sentence(found: Convergence) -> str:
+    """Convergence in one line, for summaries."""
+    return (
+        f"R-hat {found.rhat:.3f}, bulk ESS {found.ess_bulk:.0f}, tail ESS {found.ess_tail:.0f}, "
+        f"{found.divergences} divergence(s)"
     )
-
-
-def warn_unless_healthy(health: SamplingHealth, owner: str) -> None:
-    """Say at once, and again in the summary, that the sampler did not converge."""
-    if not health.ok:
-        warn(
-            f"{owner}: the sampler did not converge ({health.sentence()}); intervals may be wrong. "
-            "Raise tune and draws, or target_accept where there are divergences; a weakly "
-            "identified model needs more knowledge, not more draws.",
-            ConvergenceWarning,
-        )

@@ -115,7 +115,9 @@ def _rates(cells: SearchCells, part: FloatArray, whole: FloatArray, label: str) 
     names = [f"{label}:{name}" for name in cells.groups]
     if several:
         influence = n * (tops - rate * bottoms) / bottoms.sum(axis=0)
-        return InfluenceEstimates(rate, influence - influence.mean(axis=0), names, small_sample=True)
+        return InfluenceEstimates(
+            rate, influence - influence.mean(axis=0), names, small_sample=True
+        )
     from causalfair.inference import CovarianceEstimates
 
     return CovarianceEstimates(rate, np.diag(rate * (1 - rate) / bottoms.sum(axis=0)), names)
@@ -141,8 +143,12 @@ def shuffled_cells(cells: SearchCells, rng: np.random.Generator) -> SearchCells:
     for place in range(len(cells.places)):
         member = np.flatnonzero(cells.place == place)
         sizes = cells.stops[member].astype(np.int64)
-        searched = rng.multivariate_hypergeometric(sizes, int(cells.searches[member].sum()), method="marginals")
-        hit = rng.multivariate_hypergeometric(searched, int(cells.hits[member].sum()), method="marginals")
+        searched = rng.multivariate_hypergeometric(
+            sizes, int(cells.searches[member].sum()), method="marginals"
+        )
+        hit = rng.multivariate_hypergeometric(
+            searched, int(cells.hits[member].sum()), method="marginals"
+        )
         searches[member], hits[member] = searched, hit
     return replace(cells, searches=searches, hits=hits)
 

@@ -54,7 +54,7 @@ class BivariateProbitSelection(SelectionEstimator):
     ----------
     estimates_ : Estimates
         ``"selection:<column>"`` (decision), ``"risk:<column>"`` (outcome), ``"correlation"`` and
-        ``"prevalence"``, the mean risk of all rows.
+        ``"prevalence"``, the mean risk of these rows.
     posterior_ : arviz.InferenceData
         Draws, with ``method="bayes"``.
     conflict_ : Conflict or None
@@ -101,6 +101,8 @@ class BivariateProbitSelection(SelectionEstimator):
     >>> bool(low < truth["correlation"] < high)
     True
     """
+
+    ratio_: float | None
 
     _title: ClassVar[str] = "Risk of everybody from those tested (probit with selection)"
     _estimand: ClassVar[str] = "P(Y=1|x) of everybody, tested or not, and what drives the decision."

@@ -38,7 +38,7 @@ from causalfair.risk._selection_likelihood import SelectionLikelihood, Selection
 __all__ = ["Conflict", "SelectionProblem", "build_problem", "likelihood_estimates"]
 
 CONFLICT = 2.0
-STRAINED = 1e6
+STRAINED = 1e4
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ def build_problem(
     outcome_covariates: Sequence[str] | None,
     testing_covariates: Sequence[str] | None,
     expertise: Sequence[str] | None,
+    known: bool,
     owner: str,
 ) -> SelectionProblem:
     """Designs of the two equations and what each row says."""
@@ -187,8 +188,7 @@ def build_problem(
             f"{owner}: {len(outcome)} outcome coefficients and only {int(seen.sum())} outcomes "
             "seen; use fewer covariates."
         )
-    same = not set(testing) - set(outcome)
-    if same and not tied.any() and "log_sigma" in likelihood.extras:
+    if not known and not tied.any() and not set(testing) - set(outcome):
         warn(
             f"{owner}: no covariate moves the decision only, so the correlation rests on the shape "
             "of the normal law alone. Name one in testing_covariates, or give prevalence= or "
@@ -250,14 +250,11 @@ def likelihood_estimates(
     jacobian = numerical_jacobian(lambda free: problem.report(objective, free), found.free)
     point = problem.report(objective, found.free)
     names, data, rows = problem.terms(), problem.checked.data, problem.rows
-    _, _, mean = objective.mean_outcome(found.free)
     share = rows.weight / rows.weight.sum()
-    gap = problem.y_scale * (mean - share @ mean)
     scores = objective.scores(found.free)
     influence = len(rows.y) * scores @ found.inverse @ jacobian.T
     known = objective.prevalence_sd is not None
     if not model_based and not known and problem.checked.n_rows == data.n:
-        influence[:, -1] += gap
         influence -= share @ influence
         return InfluenceEstimates(
             point,
@@ -283,7 +280,6 @@ def likelihood_estimates(
             slope = objective.mean_outcome(found.free)[1] / objective.prevalence_sd
             meat = meat + np.outer(slope, slope)
         vcov = jacobian @ found.inverse @ meat @ found.inverse @ jacobian.T
-    vcov[-1, -1] += share @ gap**2 / rows.weight.sum()
     return CovarianceEstimates(point, vcov, names)
 
 
@@ -303,9 +299,12 @@ def conflict_of(
     except (ConvergenceError, IdentificationError):
         return None, None
     free = likelihood_estimates(problem, objective, found, model_based=model_based)["prevalence"]
-    conflict = Conflict(
-        float(free.estimate[0]), float(free.std_error[0]), prevalence, prevalence_sd
-    )
+    mean = problem.y_scale * objective.mean_outcome(found.free)[2]
+    share = problem.rows.weight / problem.rows.weight.sum()
+    sampling = float(share @ (mean - share @ mean) ** 2) / problem.rows.weight.sum()
+    # The prevalence is the population's; the rows' own mean scatters around it.
+    implied_sd = float(np.hypot(free.std_error[0], np.sqrt(sampling)))
+    conflict = Conflict(float(free.estimate[0]), implied_sd, prevalence, prevalence_sd)
     if abs(conflict.z) > CONFLICT:
         warn(
             f"{owner}: the data contradict the prevalence. {conflict.sentence()} A wrong prevalence "

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from causalfair._core.base import CausalEstimator
 from causalfair._core.compat import Interval, StrOptions, posterior_dataset
 from causalfair._core.random import root_seed
+from causalfair._core.sampling import Convergence
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_level
 from causalfair.exceptions import ParameterError
@@ -21,12 +22,7 @@ from causalfair.inference.estimates import numerical_jacobian
 from causalfair.reporting import Table
 from causalfair.risk._data import SelectiveRows, read_rows
 from causalfair.risk._design import fit_design
-from causalfair.risk._nuts import (
-    Posterior,
-    sample_posterior,
-    sampling_health,
-    warn_unless_healthy,
-)
+from causalfair.risk._nuts import ADVICE, Posterior, judge, sample_posterior, sentence
 from causalfair.risk._selection_base import (
     STRAINED,
     Conflict,
@@ -85,6 +81,8 @@ class SelectionEstimator(CausalEstimator):
     chains: int
     target_accept: float
     random_state: Any
+    condition_: float | None
+    expertise_test_: HypothesisTest | None
 
     def _likelihood(self) -> SelectionLikelihood:
         raise NotImplementedError
@@ -108,6 +106,7 @@ class SelectionEstimator(CausalEstimator):
             outcome_covariates=outcome_covariates,
             testing_covariates=testing_covariates,
             expertise=self.expertise,
+            known=self.prevalence is not None,
             owner=owner,
         )
         self._testing_at = [self._design.names.index(n) for n in problem.testing_names]
@@ -116,7 +115,8 @@ class SelectionEstimator(CausalEstimator):
             n for n, t in zip(problem.testing_names, problem.tied, strict=True) if t
         ]
         self.conflict_: Conflict | None = None
-        self._health, self._counts = None, _row_counts(checked)
+        self._health: Convergence | None = None
+        self._counts = _row_counts(checked)
         return problem
 
     # Maximum likelihood ---------------------------------------------------------------------------
@@ -189,8 +189,8 @@ class SelectionEstimator(CausalEstimator):
         root = root_seed(self.random_state)
         names = problem.terms()
         p, q = problem.rows.n_testing, problem.rows.n_outcome
-        dims = {"selection": ("testing_feature",), "risk": ("feature",)}
-        dims |= {name: () for name in names[p + q :]}
+        dims: dict[str, tuple[str, ...]] = {"selection": ("testing_feature",), "risk": ("feature",)}
+        dims.update(dict.fromkeys(names[p + q :], ()))
 
         def report(free: FloatArray) -> dict[str, Any]:
             values = problem.report(objective, free)
@@ -212,8 +212,8 @@ class SelectionEstimator(CausalEstimator):
             target_accept=self.target_accept,
             seed=root,
         )
-        self._health = sampling_health(self.posterior_)
-        warn_unless_healthy(self._health, owner)
+        self._health = judge(self.posterior_, list(dims))
+        self._health.warn(owner, ADVICE)
         dataset = posterior_dataset(self.posterior_)
         columns = [np.asarray(dataset[name]).reshape(self.chains * self.draws, -1) for name in dims]
         self.estimates_ = DrawEstimates(np.hstack(columns), names)
@@ -299,7 +299,11 @@ class SelectionEstimator(CausalEstimator):
 
     def _summary_header(self) -> list[tuple[str, str]]:
         tested, untested, other = self._counts
-        pairs = [*super()._summary_header(), ("tested", f"{tested:,}"), ("untested", f"{untested:,}")]
+        pairs = [
+            *super()._summary_header(),
+            ("tested", f"{tested:,}"),
+            ("untested", f"{untested:,}"),
+        ]
         if other:
             pairs.append(("other rows", f"{other:,}"))
         how = {"bayes": "posterior", "two-step": "two-step, corrected"}.get(
@@ -314,7 +318,7 @@ class SelectionEstimator(CausalEstimator):
         if self.conflict_ is not None:
             notes.append(self.conflict_.sentence())
         if self._health is not None:
-            notes.append(f"Sampler: {self._health.sentence()}.")
+            notes.append(f"Sampler: {sentence(self._health)}.")
         return notes
 
     def check(self) -> Table:
@@ -333,7 +337,7 @@ class SelectionEstimator(CausalEstimator):
             rows.append(["condition of information", f"{self.condition_:.2g}", meaning])
         if self._health is not None:
             meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
-            rows.append(["sampler", self._health.sentence(), meaning])
+            rows.append(["sampler", sentence(self._health), meaning])
         if self.conflict_ is not None:
             against = abs(self.conflict_.z) > 2
             meaning = "the data contradict the prevalence" if against else "no conflict"
@@ -380,7 +384,8 @@ def _posterior_mode(objective: SelectionObjective, start: FloatArray) -> Any:
 
 def _log_posterior(objective: SelectionObjective) -> Any:
     """Log-likelihood plus priors: normal coefficients (sd 3 on standardised columns), half-normal
-    sigma (3 standard deviations of the outcome), normal atanh correlation and log ratio."""
+    sigma (3 standard deviations of the outcome), normal atanh correlation and log ratio.
+    """
     loose = objective.n_free - len(objective.likelihood.extras) - objective.ratio_is_free
     has_sigma = "log_sigma" in objective.likelihood.extras
 

@@ -190,7 +190,7 @@ def maximise(
             best = found
     assert best is not None
     free = np.asarray(best.x, dtype=np.float64)
-    for _ in range(20):
+    for _ in range(60):
         value, gradient = objective.value(free)
         size = float(np.abs(gradient).max() / scale)
         if size < 1e-11:
@@ -212,12 +212,11 @@ def maximise(
 def _newton_step(
     objective: SelectionObjective, free: FloatArray, value: float, gradient: FloatArray
 ) -> FloatArray:
-    """One Newton step, halved until the likelihood does not fall."""
-    information = -hessian_of(objective, free)
-    try:
-        step = np.linalg.solve(information, gradient)
-    except np.linalg.LinAlgError:
-        return free
+    """One Newton step on the absolute curvature, halved until the likelihood does not fall."""
+    values, vectors = np.linalg.eigh(-hessian_of(objective, free))
+    size = np.maximum(np.abs(values), 1e-8 * np.abs(values).max())
+    step = vectors @ ((vectors.T @ gradient) / size)
+    step *= min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
     for _ in range(30):
         trial = free + step
         if objective.value(trial)[0] >= value - 1e-10 * abs(value):

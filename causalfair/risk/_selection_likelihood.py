@@ -21,8 +21,8 @@ __all__ = [
     "RowTerms",
     "SelectionLikelihood",
     "SelectionRows",
-    "mills_ratio",
     "decision_form",
+    "mills_ratio",
 ]
 
 _LOG_2PI = float(np.log(2 * np.pi))
@@ -82,7 +82,9 @@ class RowTerms:
 class SelectionLikelihood(Protocol):
     """What the fitting routines need of a likelihood."""
 
-    extras: tuple[str, ...]
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of the parameters beyond the two sets of coefficients."""
 
     def terms(self, theta: FloatArray, rows: SelectionRows) -> RowTerms:
         """Log-likelihood and scores of every row."""
@@ -161,7 +163,9 @@ class ProbitLikelihood:
         by_b[alone] = z[alone] * mills_ratio(z[alone] * b[alone])
         loglik[only] = log_ndtr(d[only] * t[only])
         by_t[only] = d[only] * mills_ratio(d[only] * t[only])
-        scores = np.column_stack([by_t[:, None] * rows.testing, by_b[:, None] * rows.outcome, by_rho])
+        scores = np.column_stack(
+            [by_t[:, None] * rows.testing, by_b[:, None] * rows.outcome, by_rho]
+        )
         return RowTerms(loglik, scores)
 
     def mean_outcome(self, index: FloatArray) -> tuple[FloatArray, FloatArray]:

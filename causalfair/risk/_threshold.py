@@ -1,4 +1,4 @@
-"""Threshold tests: are groups searched on less evidence?"""
+"""Threshold tests: whether groups are searched on less evidence."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ from causalfair.exceptions import ConvergenceWarning, ParameterError, WeakIdenti
 from causalfair.inference import DrawEstimates
 from causalfair.inference.estimates import Estimates
 from causalfair.reporting import Table, estimates_table
-from causalfair.risk._nuts import (
-    Posterior,
-    sample_posterior,
-    sampling_health,
-    warn_unless_healthy,
-)
+from causalfair.risk._nuts import ADVICE, Posterior, judge, sample_posterior, sentence
 from causalfair.risk._outcome_test import benchmark_rates, outcome_rates, read_cells, shuffled_cells
 from causalfair.risk._threshold_model import (
     ThresholdModel,
@@ -243,9 +238,8 @@ class ThresholdTest(CausalEstimator):
             posterior, mode, np.ones(model.n_dim), draws=self.draws, tune=self.tune,
             chains=self.chains, target_accept=self.target_accept, seed=root,
         )  # fmt: skip
-        group_level = posterior_dataset(self.posterior_)[[n for n in dims if n not in CELL_NAMES]]
-        self._health = sampling_health(self.posterior_, group_level)
-        warn_unless_healthy(self._health, owner)
+        self._health = judge(self.posterior_, [name for name in dims if name not in CELL_NAMES])
+        self._health.warn(owner, ADVICE)
         dataset = posterior_dataset(self.posterior_)
         shape = (self.chains * self.draws, -1)
         return {name: np.asarray(dataset[name]).reshape(shape) for name in dims}
@@ -280,8 +274,8 @@ class ThresholdTest(CausalEstimator):
         self._surprise = _surprises(self.group_parameters_, model.priors)
         if self._surprise:
             warn(
-                f"ThresholdTest.fit: {self._surprise[0]} Data and prior disagree, so the thresholds "
-                'lean on the prior; try priors="weak" or ThresholdPriors(...) of your own.',
+                f"ThresholdTest.fit: {self._surprise[0]} Data and prior disagree, so that the "
+                'thresholds lean on the prior; try priors="weak" or ThresholdPriors(...) of your own.',
                 WeakIdentificationWarning,
             )
 
@@ -314,7 +308,8 @@ class ThresholdTest(CausalEstimator):
         weights[np.arange(len(others)), others] = 1.0
         weights[:, base] = -1.0
         names = [f"{self.groups_[j]} - {chosen}" for j in others]
-        return self.estimates_.transform(lambda t: weights @ t, names)
+        found: Estimates = self.estimates_.transform(lambda t: weights @ t, names)
+        return found
 
     def outcome_test(self) -> Estimates:
         """Hit rates by group: the outcome test, with its warning.
@@ -366,7 +361,7 @@ class ThresholdTest(CausalEstimator):
         return DrawEstimates(draws[:, others] - draws[:, [base]], names)
 
     def check(self) -> Table:
-        """Does the model reproduce the data, did the sampler converge, do data and prior agree?
+        """Fit to the data, convergence of the sampler, agreement of data and prior.
 
         Returns
         -------
@@ -387,7 +382,9 @@ class ThresholdTest(CausalEstimator):
         )
         noise = np.sqrt(
             np.average(
-                searched["hit_rate_fitted"] * (1 - searched["hit_rate_fitted"]) / searched["searches"],
+                searched["hit_rate_fitted"]
+                * (1 - searched["hit_rate_fitted"])
+                / searched["searches"],
                 weights=searched["searches"],
             )
         )
@@ -397,7 +394,7 @@ class ThresholdTest(CausalEstimator):
         ]
         if self._health is not None:
             meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
-            rows.append(["sampler", self._health.sentence(), meaning])
+            rows.append(["sampler", sentence(self._health), meaning])
         rows.append(
             ["prior", "in conflict" if self._surprise else "agrees", " ".join(self._surprise)]
         )
@@ -426,7 +423,7 @@ class ThresholdTest(CausalEstimator):
             "those at the threshold (infra-marginality)."
         ]
         if self._health is not None:
-            notes.append(f"Sampler: {self._health.sentence()}.")
+            notes.append(f"Sampler: {sentence(self._health)}.")
         else:
             notes.append("Normal approximation around the mode; sample (nutpie) before reporting.")
         return notes

@@ -186,8 +186,8 @@ class ThresholdModel:
         threshold_solutions(self.beta, f, e, rate, self._start, u)
         return u
 
-    def density(self, x: FloatArray) -> tuple[float, FloatArray]:
-        """Log posterior density and its gradient."""
+    def density(self, x: FloatArray, *, jacobian: float = 1.0) -> tuple[float, FloatArray]:
+        """Log posterior density and its gradient; ``jacobian=0`` as :meth:`marginal` needs it."""
         from causalfair.risk._kernels_normal import threshold_cells
 
         c, q, s = self.cells, self.priors, self.slices
@@ -196,7 +196,7 @@ class ThresholdModel:
         spread = q.threshold_spread * np.exp(x[s["log_spread"]])
         value = float(
             threshold_cells(
-                self.beta, f, e, rate, self._counts, mean, spread[c.group], self._start,
+                self.beta, jacobian, f, e, rate, self._counts, mean, spread[c.group], self._start,
                 self._u, self._gradient,
             )
         )  # fmt: skip
@@ -208,7 +208,9 @@ class ThresholdModel:
         scaled = np.exp(2.0 * x[s["log_spread"]])
         r, d = len(c.groups), len(c.places)
         gradient[s["log_spread"]] = 1.0 - scaled + np.bincount(c.group, z * z - 1.0, r)
-        normal = np.concatenate([x[: s["log_spread"].start], x[s["log_spread"].stop : s["rate"].start]])
+        normal = np.concatenate(
+            [x[: s["log_spread"].start], x[s["log_spread"].stop : s["rate"].start]]
+        )
         value += float(np.sum(x[s["log_spread"]] - 0.5 * scaled) - 0.5 * normal @ normal)
         gradient[s["guilt"]] += q.guilt[1] * np.bincount(c.group, by_f, r)
         gradient[s["signal"]] += q.signal[1] * np.bincount(c.group, by_e, r)
@@ -223,16 +225,17 @@ class ThresholdModel:
         return value, gradient
 
     def marginal(self, x: FloatArray) -> tuple[float, FloatArray]:
-        """Density with the curvature of the cells taken off, to first order.
+        """Density with the cells' rates integrated out, to first order; it has a mode.
 
         The joint density grows without bound as thresholds of a group come together and their
-        spread goes to zero; the marginal density of the spread does not. This is what has a mode.
+        spread goes to zero. Integrating a cell's rate takes the Jacobian off and adds the variance
+        of its threshold to the spread.
         """
-        value, gradient = self.density(x)
+        value, gradient = self.density(x, jacobian=0.0)
         at = self.slices["log_spread"]
         spread2 = (self.priors.threshold_spread * np.exp(x[at])[self.cells.group]) ** 2
         informed = self._precision * spread2
-        value += float(np.sum(0.5 * np.log(spread2 / (1.0 + informed))))
+        value += float(np.sum(0.5 * np.log(informed / (1.0 + informed))))
         gradient[at] += np.bincount(self.cells.group, 1.0 / (1.0 + informed))
         return value, gradient
 

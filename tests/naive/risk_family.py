@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy.integrate import quad
 from scipy.special import log_ndtr, ndtr
@@ -22,7 +24,7 @@ def bivariate_cdf(h, k, rho):
     edges = np.unique([-12.0, *bend, min(h, 12.0)])
     return sum(
         quad(integrand, a, b, epsabs=1e-17, epsrel=1e-13, limit=400)[0]
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in itertools.pairwise(edges)
     )
 
 

