@@ -268,7 +268,7 @@ class DeconfoundedReward(CausalEstimator):
         self.confounder_effect_ = effect
         self.corrected_outcome_ = problem.y - effect
         self.out_of_fold_scores_ = np.mean(repeats, axis=0)
-        slopes = [calibration(scores, problem, sample_id=sample)[0] for scores in repeats]
+        slopes = [calibration(scores, problem, sample_id=sample) for scores in repeats]
         self.calibration_ = slopes[0]
         if len(slopes) > 1 and all(slope is not None for slope in slopes):
             self.calibration_ = RepeatedEstimates(slopes)

@@ -229,7 +229,8 @@ class PairwiseReward(CausalEstimator):
             )
         if not np.any(D):
             raise IdentificationError(
-                f"{owner}: all differences are zero: the two texts of every pair have equal features."
+                f"{owner}: all differences are zero: the two texts of every pair have equal "
+                "features."
             )
 
     def _choose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,15 @@ import numpy as np
 from causalfair._core.typing import BoolArray, FloatArray, IntArray
 from causalfair.exceptions import IdentificationError
 
-__all__ = ["Gram", "RidgeFit", "make_gram", "ridge", "sandwich", "within_share"]
+__all__ = [
+    "Gram",
+    "RidgeFit",
+    "make_gram",
+    "penalty_path",
+    "ridge",
+    "sandwich",
+    "within_share",
+]
 
 PENALTIES = 10.0 ** np.linspace(-4, 2, 13)
 UNIDENTIFIED = 1e-10
@@ -92,17 +100,21 @@ class _Spectrum:
     values: FloatArray
     kept: BoolArray
 
+    @property
+    def _largest(self) -> float:
+        return float(np.max(self.values, initial=1e-300))
+
     def solve(self, xy: FloatArray, penalty: float) -> FloatArray:
         coef = np.zeros(len(self.kept))
         rotated = self.vectors.T @ (xy[self.kept] / self.root)
-        floor = UNIDENTIFIED * max(float(self.values.max(initial=0.0)), 1e-300)
+        floor = UNIDENTIFIED * self._largest
         usable = self.values > floor if penalty == 0 else np.ones(len(self.values), bool)
         shrunk = np.where(usable, rotated / np.where(usable, self.values + penalty, 1.0), 0.0)
         coef[self.kept] = (self.vectors @ shrunk) / self.root
         return coef
 
     def df(self, penalty: float) -> float:
-        floor = UNIDENTIFIED * max(float(self.values.max(initial=0.0)), 1e-300)
+        floor = UNIDENTIFIED * self._largest
         live = self.values[self.values > floor]
         return float((live / (live + penalty)).sum())
 
@@ -148,13 +160,18 @@ def ridge(
     else:
 
         def path(xx: FloatArray, xy: FloatArray) -> FloatArray:
-            part = _spectrum(xx, gram.scale, gram.kept)
-            return np.column_stack([part.solve(xy, p) for p in PENALTIES])
+            return penalty_path(replace(gram, xx=xx, xy=xy))
 
         losses = held_out(path)
     best = float(PENALTIES[int(np.argmin(losses))])
     curve = np.column_stack([PENALTIES, losses])
     return RidgeFit(spectrum.solve(gram.xy, best), best, curve, spectrum.df(best))
+
+
+def penalty_path(gram: Gram) -> FloatArray:
+    """Coefficients (d, 13) at every penalty of the grid."""
+    spectrum = _spectrum(gram.xx, gram.scale, gram.kept)
+    return np.column_stack([spectrum.solve(gram.xy, float(p)) for p in PENALTIES])
 
 
 def _gcv(gram: Gram, spectrum: _Spectrum, df_absorbed: float) -> FloatArray:
@@ -210,7 +227,7 @@ def sandwich(
     from causalfair.inference.vcov import clustered_vcov
 
     spectrum = _spectrum(gram.xx, gram.scale, gram.kept)
-    live = spectrum.values > UNIDENTIFIED * max(float(spectrum.values.max(initial=0.0)), 1e-300)
+    live = spectrum.values > UNIDENTIFIED * spectrum._largest
     rank = int(live.sum())
     room = n_used - rank - df_absorbed
     if room <= 0:

@@ -54,7 +54,7 @@ def ridge_posterior(fit: MethodFit, d: int) -> Posterior:
     rss = max(gram.yy - 2 * b @ gram.xy + b @ gram.xx @ b, 0.0)
     system = gram.xx + fit.ridge.penalty * np.diag(gram.scale)
     values, vectors = np.linalg.eigh(system[np.ix_(kept, kept)])
-    live = values > 1e-12 * max(float(values.max()), 1e-300)
+    live = values > 1e-12 * float(np.max(values, initial=1e-300))
     half = np.zeros((len(b), int(live.sum())))
     half[kept] = vectors[:, live] / np.sqrt(values[live])
     half *= np.sqrt(rss / gram.n)
@@ -62,24 +62,20 @@ def ridge_posterior(fit: MethodFit, d: int) -> Posterior:
     return Posterior(fit.coef, project @ half)
 
 
-def calibration(
-    scores: FloatArray, problem: Problem, *, sample_id: str | None = None
-) -> tuple[Any, FloatArray]:
-    """Slope of the residualised outcome on residualised out-of-fold scores, and these scores."""
+def calibration(scores: FloatArray, problem: Problem, *, sample_id: str | None = None) -> Any:
+    """Slope of the outcome on out-of-fold scores, both residualised inside their fold, or None."""
     from causalfair.inference import InfluenceEstimates
 
-    s = problem.confounders.residualize(scores)
-    w, y = problem.weight, problem.y_within
+    s, y, w = problem.held_out(scores), problem.held_out(problem.y), problem.weight
     total = float(w @ s**2)
     if total <= 1e-14 * float(w @ (scores - scores.mean()) ** 2) or total == 0.0:
-        return None, s
+        return None
     slope = float(w @ (s * y)) / total
     psi = len(y) * w * s * (y - slope * s) / total
-    estimate = InfluenceEstimates(
+    return InfluenceEstimates(
         [slope], (psi - psi.mean())[:, None], ["calibration slope"], cluster=problem.cluster,
         sample_id=sample_id,
     )  # fmt: skip
-    return estimate, s
 
 
 def identified_share(X: FloatArray, table: Sandwich) -> FloatArray:
