@@ -122,14 +122,19 @@ bibtex_reference_style = "author_year"
 
 # Examples ------------------------------------------------------------------------------------
 FAMILIES = ("iv", "forest", "imagery", "reward", "fairness", "risk", "adaptive")
-# The Uganda programme may not be distributed: its example runs where the file lies.
-UGANDA = Path(os.environ.get("CAUSALFAIR_DATA", ".")) / "uganda_youth_programme.npz"
+# These examples need a file that may not be distributed; without it they are shown, not run.
+NEEDED = {
+    "uganda": "uganda_youth_programme.npz",
+    "upworthy": "upworthy_development_half.parquet",
+}
+DATA = Path(os.environ.get("CAUSALFAIR_DATA", "."))
+LACKING = "|".join(name for name, file in NEEDED.items() if not (DATA / file).is_file())
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "subsection_order": ExplicitOrder([*(f"../examples/{name}" for name in FAMILIES), "*"]),
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"[\\/]plot_" if UGANDA.is_file() else r"[\\/]plot_(?!uganda)",
+    "filename_pattern": r"[\\/]plot_" + (f"(?!{LACKING})" if LACKING else ""),
     "ignore_pattern": r"^(demo_|__init__)",
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -355,8 +355,9 @@ def _result(
     gap = psi - logged
     gap[np.abs(gap) <= ROUNDING * max(np.abs(psi).max(), np.abs(logged).max())] = 0.0
     names = ["value", "logged", "difference"]
+    influence = np.column_stack([psi, logged, gap - gap.mean()])
     estimates: Any = InfluenceEstimates(
-        [value, y.mean(), value - y.mean()], np.column_stack([psi, logged, gap - gap.mean()]), names,
+        [value, y.mean(), value - y.mean()], influence, names,
         cluster=cluster,
     )  # fmt: skip
     if extra > 0:  # the new texts are a sample as well
