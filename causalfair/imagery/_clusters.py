@@ -252,11 +252,17 @@ class ImageClusterEffects(CausalEstimator):
             rng = generator(root, BOOTSTRAP, b)
             drawn = rng.integers(0, len(members), len(members))
             rows = np.concatenate([members[g] for g in drawn])
-            if np.ptp(w[rows]) == 0:
+            if np.ptp(w[rows]) == 0:  # one arm only
                 continue
             fit = fit_types(phi[rows], y[rows], w[rows], self.n_types_, rng, n_starts=3, most=200)
             p = type_probabilities(fit.logits, phi).mean(axis=0)
             out.append(np.r_[fit.effect, p, p @ fit.effect])
+        if len(out) < self.draws:
+            warn(
+                f"{OWNER}: {self.draws - len(out)} of {self.draws} bootstrap samples had one arm "
+                "only and were left out; there are too few clusters for intervals.",
+                CausalFairWarning,
+            )
         return np.array(out), best
 
     def _sample(
@@ -296,11 +302,13 @@ class ImageClusterEffects(CausalEstimator):
         values = np.asarray(posterior["effect"])
         rhat = max(float(az.rhat(values[:, :, k])) for k in range(values.shape[2]))
         ess = min(float(az.ess(values[:, :, k])) for k in range(values.shape[2]))
-        self.rhat_, self.ess_ = rhat, ess
-        if rhat > MAX_RHAT or ess < MIN_ESS:
+        divergent = int(np.asarray(self.posterior_["sample_stats"]["diverging"]).sum())
+        self.rhat_, self.ess_, self.divergences_ = rhat, ess, divergent
+        if rhat > MAX_RHAT or ess < MIN_ESS or divergent:
             warn(
-                f"{OWNER}: R-hat {rhat:.3f} and effective sample size {ess:.0f} of the effects; "
-                f"want below {MAX_RHAT} and above {MIN_ESS:.0f}. Draw longer, or use fewer types.",
+                f"{OWNER}: R-hat {rhat:.3f}, effective sample size {ess:.0f} and {divergent} "
+                f"divergence(s) in the effects; want below {MAX_RHAT}, above {MIN_ESS:.0f} and "
+                "none. Draw longer, or use fewer types.",
                 ConvergenceWarning,
             )
 

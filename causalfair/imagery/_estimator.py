@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from causalfair._core.compat import HasMethods, Interval, StrOptions, fit_context
 from causalfair._core.crossfit import fold_hash, make_folds
+from causalfair._core.learners import seeded
 from causalfair._core.logging import progress
 from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.roles import RoleData, resolve_roles
@@ -377,6 +378,7 @@ def _seeded(estimator: Any, root: Any, key: int, n_jobs: int | None, *more: int)
     known = fresh.get_params(deep=False)
     if "random_state" in known and known["random_state"] is None:
         fresh.set_params(random_state=int_seed(root, key, *more))
+    fresh = seeded(fresh, child_seed(root, key, *more))  # what is nested in it
     if n_jobs is not None and "n_jobs" in known and known["n_jobs"] is None:
         fresh.set_params(n_jobs=n_jobs)
     return fresh

@@ -48,6 +48,9 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     n_components : int, "auto" or None, default None
         Principal components of the standardised features; ``"auto"`` keeps 95 % of the variance, at
         most 50 and at most a tenth of the places. None: the features as they are.
+    crop : int, optional
+        Use only the centre of each image, so many pixels high and wide. Several sizes are put side
+        by side with scikit-learn's ``FeatureUnion``.
     half_life : float, default 2.0
         Years in which the weight of ``"recency"`` halves.
     n_jobs : int, optional
@@ -94,6 +97,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         "frame_features": [HasMethods(["fit", "transform"]), None],
         "pooling": [str, tuple, list],
         "n_components": [Integral, str, None],
+        "crop": [Interval(Integral, 1, None, closed="left"), None],
         "half_life": [Interval(Real, 0, None, closed="neither")],
         "n_jobs": [Integral, None],
     }
@@ -104,6 +108,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         pooling: Any = ("mean", "trend"),
         n_components: Any = None,
+        crop: int | None = None,
         half_life: float = 2.0,
         n_jobs: int | None = None,
         random_state: Any = None,
@@ -111,6 +116,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.frame_features = frame_features
         self.pooling = pooling
         self.n_components = n_components
+        self.crop = crop
         self.half_life = half_life
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -173,7 +179,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             Features; see :meth:`transform`.
         """
         del y, fit_params
-        sequence = as_sequence(images, owner="SequenceFeatures.fit")
+        sequence = self._cropped(as_sequence(images, owner="SequenceFeatures.fit"))
         self._fit_frames(sequence)
         with inner_threads(1):
             raw, self.seen_share_ = self._pooled(sequence)
@@ -198,8 +204,12 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         with inner_threads(1):
-            raw, _ = self._pooled(as_sequence(images, owner="SequenceFeatures.transform"))
+            sequence = as_sequence(images, owner="SequenceFeatures.transform")
+            raw, _ = self._pooled(self._cropped(sequence))
         return raw if self.compressor_ is None else self.compressor_.transform(raw)
+
+    def _cropped(self, sequence: ImageSequence) -> ImageSequence:
+        return sequence if self.crop is None else sequence.crop(self.crop)
 
     def _pooled(self, sequence: ImageSequence) -> tuple[FloatArray, FloatArray]:
         """Pooled features (n_rows, D) before components, and shares of frames seen (n_rows,)."""

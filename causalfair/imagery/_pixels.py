@@ -40,11 +40,13 @@ def named_dimensions(images: Any, times: Any, bands: Any) -> tuple[Any, Any, Any
         )
     order = [others[0], *(found[k] for k in ("time", "y", "x", "band") if found[k] is not None)]
     ordered = images.transpose(*order)
+    # Dask inside: its workers read. Otherwise ``data`` might load a file as a whole.
+    lazy = ordered if ordered.chunks is None else ordered.data
     if times is None and found["time"] is not None and found["time"] in images.coords:
         times = np.asarray(images.coords[found["time"]].values)
     if bands is None and found["band"] in images.coords:
         bands = [str(v) for v in images.coords[found["band"]].values]
-    return ordered, times, bands
+    return lazy, times, bands
 
 
 def default_scale(dtype: Any, scale: Any, offset: Any, n_bands: int) -> tuple[Any, Any]:

@@ -72,12 +72,13 @@ def test_likelihood_is_the_mixture(data):
     assert log_likelihood(types, phi, y, w) == pytest.approx(total, rel=1e-12)
 
 
-def test_pymc_model_has_the_same_likelihood(data):
+@pytest.mark.parametrize("n_types", [1, 2])
+def test_pymc_model_has_the_same_likelihood(data, n_types):
     """The PyMC potential less its dropped constant equals the plain likelihood."""
     import pytensor
 
     phi, y, w = (a[:40] for a in data)
-    model = build_model(phi, y, w, 2)
+    model = build_model(phi, y, w, n_types)
     potential = model.potentials[0]
     point = model.initial_point()
     rng = np.random.default_rng(0)
@@ -88,10 +89,13 @@ def test_pymc_model_has_the_same_likelihood(data):
         got = float(pytensor.function(inputs, value, mode="FAST_COMPILE", on_unused_input="ignore")(
             **{v.name: point[v.name] for v in inputs}
         ))  # fmt: skip
-    first = point["effect_ordered__"]
-    effect = np.array([first[0], first[0] + np.exp(first[1])])
+    effect, logits = point.get("effect"), np.zeros((3, 1))
+    if n_types == 2:
+        first = point["effect_ordered__"]
+        effect = np.array([first[0], first[0] + np.exp(first[1])])
+        logits = np.column_stack([np.zeros(3), point["logits"]])
     types = Types(
-        effect, np.column_stack([np.zeros(3), point["logits"]]), point["outcome"],
+        effect, logits, point["outcome"],
         np.exp(point["noise_log__"]) ** 2, np.zeros(0),
     )  # fmt: skip
     constant = -0.5 * len(y) * np.log(2 * np.pi)

@@ -292,5 +292,5 @@ def test_torch_absent_names_the_extra(images, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises((MissingDependencyError, ImportError)):
+    with pytest.raises(MissingDependencyError, match=r"causalfair\[torch\]"):
         TorchFrameEncoder(object()).fit(images)

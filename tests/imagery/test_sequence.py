@@ -153,6 +153,79 @@ def test_dask_workers_make_the_features(pixels):
     np.testing.assert_array_equal(got, features(ImageSequence(pixels)))
 
 
+def test_dask_inside_xarray_is_left_to_dask(pixels):
+    lazy = xr.DataArray(
+        da.from_array(pixels, chunks=(2, 3, 9, 8, 2)), dims=("place", "time", "y", "x", "band")
+    )
+    sequence = ImageSequence(lazy)
+    assert sequence._is_dask
+    np.testing.assert_array_equal(features(sequence), features(ImageSequence(pixels)))
+
+
+def test_what_a_worker_is_sent_is_small_and_enough(pixels):
+    import pickle
+
+    from causalfair.imagery._frames import _encode_piece
+
+    encoder = RandomConvolutionFeatures(8, n_patches=200, random_state=0).fit(pixels)
+    piece = ImageSequence(da.from_array(pixels, chunks=(2, 3, 9, 8, 2)))._subset_images(
+        np.array([2, 3])
+    )
+    sent = pickle.dumps((encoder, piece._without_pixels()))
+    assert len(sent) < 20_000
+    encoder_, piece_ = pickle.loads(sent)
+    got, n_nan = _encode_piece(encoder_, piece_, pixels[[2, 3]], None, slice(0, 3))
+    np.testing.assert_array_equal(got, encoder.transform(pixels)[[2, 3]])
+    assert n_nan == 0
+
+
+def test_progress_is_shown_when_asked_for(pixels, capsys):
+    import causalfair
+
+    sequence = ImageSequence(pixels, memory_limit=pixels[0].nbytes * 3)
+    with causalfair.option_context(progress=True):
+        features(sequence)
+    assert "image features" in capsys.readouterr().err
+    features(sequence)
+    assert capsys.readouterr().err == ""
+
+
+def test_scales_side_by_side(pixels):
+    """Two sizes of the same centre through FeatureUnion."""
+    from sklearn.pipeline import FeatureUnion
+
+    near = SequenceFeatures(SpectralFeatures(), crop=4)
+    far = SequenceFeatures(SpectralFeatures())
+    both = FeatureUnion([("near", near), ("far", far)]).fit_transform(ImageSequence(pixels))
+    want = np.hstack(
+        [
+            SequenceFeatures(SpectralFeatures()).fit_transform(ImageSequence(pixels).crop(4)),
+            far.fit_transform(ImageSequence(pixels)),
+        ]
+    )
+    np.testing.assert_array_equal(both, want)
+
+
+def test_description_and_band_statistics(pixels):
+    raw = (pixels * 200).astype("uint8")
+    mask = np.random.default_rng(3).random(pixels.shape[:-1]) > 0.3
+    mask[0, 0] = False
+    one = pixels[0].nbytes * 3
+    sequence = ImageSequence(raw, mask=mask, bands=("red", "nir"), scale=0.01, memory_limit=2 * one)
+    table = sequence.band_statistics()
+    for band in (0, 1):
+        values = raw[mask][:, band].astype(float) * 0.01
+        row = table.iloc[band]
+        np.testing.assert_allclose(
+            row[["mean", "sd"]].to_numpy(float), [values.mean(), values.std()], rtol=1e-5
+        )
+        np.testing.assert_allclose(row["p50"], np.median(values), atol=0.011)
+        np.testing.assert_allclose(row["p99"], np.percentile(values, 99), atol=0.02)
+    text = str(sequence.describe())
+    assert "missing frames: 4.8%" in text
+    assert "red" in text
+
+
 def test_four_dimensions_are_one_frame(pixels):
     one = ImageSequence(pixels[:, 0])
     assert one.shape == (7, 1, 9, 8, 2)
