@@ -19,6 +19,7 @@ class AuditTable:
     Parameters
     ----------
     title : str
+        What the table shows.
     data : pandas.DataFrame
         The numbers.
     notes : tuple of str
@@ -51,6 +52,7 @@ class AuditTable:
         Returns
         -------
         pandas.DataFrame
+            The numbers, a copy.
         """
         return self.data.copy()
 
@@ -60,6 +62,7 @@ class AuditTable:
         Returns
         -------
         causalfair.reporting.Summary
+            Title, table and notes.
         """
         from causalfair.reporting import Summary, Table
 
@@ -78,10 +81,12 @@ class AuditTable:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones when None.
 
         Returns
         -------
         matplotlib.axes.Axes
+            The axes drawn on.
         """
         from causalfair.exceptions import ParameterError
         from causalfair.reporting.plot import new_axes
