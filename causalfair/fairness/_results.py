@@ -133,10 +133,10 @@ def _format_float(number: float, column: str) -> str:
 def interval_plot(table: AuditTable, ax: Any) -> Any:
     """Horizontal intervals, one row a line of the table; identified sets as thick bars."""
     data = table.data
-    labels = [
-        " ".join(str(row[c]) for c in ("method", "term") if c in data.columns)
-        for _, row in data.iterrows()
-    ]
+    shown = [c for c in ("method", "term") if c in data.columns]
+    if len(shown) == 2 and data["term"].nunique() == 1:  # the axis says which gap it is
+        shown = ["method"]
+    labels = [" ".join(str(row[c]) for c in shown) for _, row in data.iterrows()]
     position = np.arange(len(data))[::-1]
     for y, (_, row) in zip(position, data.iterrows(), strict=True):
         low, high, value = row["conf_low"], row["conf_high"], row["estimate"]
@@ -157,6 +157,6 @@ def interval_plot(table: AuditTable, ax: Any) -> Any:
             ax.plot([value], [y], "o", color="C0", markersize=5)
     ax.axvline(0.0, color="0.7", linewidth=0.8)
     ax.set_yticks(position, labels)
-    ax.set_xlabel("gap")
+    ax.set_xlabel(str(data["term"].iloc[0]) if shown == ["method"] else "gap")
     ax.spines[["top", "right"]].set_visible(False)
     return ax

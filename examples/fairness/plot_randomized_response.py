@@ -41,5 +41,6 @@ for position, (budget, estimate, low, high, _) in enumerate(rows):
 ax.axhline(truth["demographic_parity"], color="0.7", linewidth=0.8)
 ax.set_xticks(range(len(rows)), [f"{b:g}" for b in budgets])
 ax.set_xlabel("privacy budget of each answer")
-ax.set_ylabel("gap")
+ax.set_ylabel("gap between groups")
+ax.spines[["top", "right"]].set_visible(False)
 fig.tight_layout()
