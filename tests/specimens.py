@@ -18,8 +18,8 @@ from causalfair.imagery import ImageSequenceCATE
 class Specimen:
     """How to make an estimator and how to fit it on a frame.
 
-    ``weighted`` and ``clustered`` say whether ``fit`` takes these roles; ``seeded`` whether the
-    estimator has a ``random_state`` that changes its result.
+    ``seed_matters`` says whether the ``random_state`` changes the result: not where it only seeds
+    the starts of an optimiser.
     """
 
     make: Callable[..., Any]
@@ -27,6 +27,7 @@ class Specimen:
     y: str
     roles: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed_matters: bool = True
 
     def estimator(self, **changes: Any) -> Any:
         return self.make(**{**self.parameters, **changes})
@@ -145,8 +146,6 @@ def imagery_specimens() -> dict[str, Specimen]:
     }  # fmt: skip
 
 
-
-
 @functools.cache
 def selective() -> pd.DataFrame:
     from causalfair.datasets import make_selective_labels
@@ -169,19 +168,59 @@ def risk_specimens() -> dict[str, Specimen]:
     }
 
 
+@functools.cache
+def decisions() -> pd.DataFrame:
+    from causalfair.datasets import make_weak_proxies
+
+    return make_weak_proxies(5000, design="identical", random_state=4)[0]
+
+
+@functools.cache
+def named_people() -> pd.DataFrame:
+    from causalfair.datasets import make_names_and_places
+
+    frame, truth = make_names_and_places(1500, random_state=4)
+    return frame.assign(p_0=truth["probability"][:, 0], p_1=truth["probability"][:, 1])
+
+
+def fairness_specimens() -> dict[str, Specimen]:
+    from causalfair import fairness
+
+    return {
+        "ProxyFairness": Specimen(
+            fairness.ProxyFairness,
+            decisions,
+            "y_pred",
+            {"y_true": "y_true", "proxies": ["proxy_1", "proxy_2", "proxy_3"]},
+            parameters={"random_state": 0},
+            seed_matters=False,
+        ),
+        "OutcomeRegressionEM": Specimen(
+            fairness.OutcomeRegressionEM,
+            named_people,
+            "y_pred",
+            {"probability": ["p_0", "p_1"]},
+            parameters={"n_bootstrap": 20, "random_state": 0},
+        ),
+    }
+
+
 SPECIMENS: dict[str, Specimen] = {
     **iv_specimens(),
     **forest_specimens(),
     **imagery_specimens(),
+    **fairness_specimens(),
     **risk_specimens(),
 }
+# Roles that name the columns of X itself.
+OF_X = ("covariates", "proxies", "probability")
 
 
 def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """The same fit in terms of plain arrays: ``X, y, roles``."""
     frame = specimen.frame()
     roles = dict(specimen.roles)
-    columns = roles.pop("covariates")
+    columns = next(roles.pop(role) for role in OF_X if role in roles)
     arrays = {
         role: frame[value].to_numpy() if isinstance(value, str) else value
         for role, value in roles.items()

@@ -212,6 +212,9 @@ def comparison(
         "conf_high": "high",
     }
     notes = [f"low, high: {level:.0%} intervals; of the bounds, for the parameter inside them."]
+    notes += [
+        f"bounds, {r[1]}: between {r[6]:.3f} and {r[7]:.3f}." for r in records if np.isfinite(r[6])
+    ]
     for method, reason in dict.fromkeys((r[0], r[8]) for r in records if r[8]):
         notes.append(f"{method}: {reason}.")
     notes += LIMITS

@@ -258,6 +258,7 @@ class ProxyFairness(AuditFindings, CausalEstimator):
         N : (n_pred, n_labels or 1, L_1, ..., L_m) array
             Counts, as from :func:`count_tensor`.
         n_groups : int, default 2
+            Number of groups K.
         missing : sequence of bool, optional
             For each proxy whether its last level means "missing".
         **parameters
@@ -351,6 +352,7 @@ class ProxyFairness(AuditFindings, CausalEstimator):
             "delta" is fast and fine from a few thousand rows; below, or near the boundary, use the
             tensor bootstrap (percentile or bias-corrected) or the profile likelihood.
         n_bootstrap : int, default 1000
+            Number of bootstrap tables.
 
         Returns
         -------
@@ -393,10 +395,12 @@ class ProxyFairness(AuditFindings, CausalEstimator):
         proxy : int or str, default 0
             Position or name of the proxy.
         metric : str, default "demographic_parity"
+            Name of a metric, as in :meth:`disparity`.
 
         Returns
         -------
         causalfair.inference.Estimates
+            One term a pair of groups.
         """
         from causalfair.fairness._compare import direct_audit
         from causalfair.fairness._gaps import wald_gaps
@@ -427,6 +431,7 @@ class ProxyFairness(AuditFindings, CausalEstimator):
         Parameters
         ----------
         n_bootstrap : int, default 1000
+            Number of bootstrap tables.
 
         Returns
         -------

@@ -33,7 +33,9 @@ class AuditFindings:
         Parameters
         ----------
         metric : str, default "demographic_parity"
+            Name of a metric, as in :meth:`disparity`.
         level : float, default 0.95
+            Confidence level.
 
         Returns
         -------
@@ -68,6 +70,7 @@ class AuditFindings:
         Returns
         -------
         AuditTable
+            One quantity a row, with how to read it.
         """
         import pandas as pd
 
@@ -120,12 +123,14 @@ class AuditFindings:
         Parameters
         ----------
         metric : {"demographic_parity", "equalized_odds", "equal_opportunity"}
+            Name of a metric, as in :meth:`disparity`.
         level : float, default 0.95
             Level of the interval for the parameter inside the bounds (Imbens-Manski).
 
         Returns
         -------
         AuditTable
+            Bounds and intervals of every gap.
         """
         from causalfair.fairness._reports import bounds_table
 
@@ -139,10 +144,12 @@ class AuditFindings:
         Parameters
         ----------
         level : float, default 0.95
+            Confidence level.
 
         Returns
         -------
         causalfair.reporting.Summary
+            Text, HTML and LaTeX of the audit.
         """
         from causalfair.fairness._reports import full_report
 
@@ -165,13 +172,16 @@ class AuditFindings:
         Parameters
         ----------
         X : (n, m) int array
+            Proxies, as in the fit.
         y_pred, y_true : (n,) int arrays, optional
+            Decisions and labels to condition on.
         allow_individual : bool, default False
             Must be True.
 
         Returns
         -------
         (n, K) array
+            Probabilities that sum to one in each row.
 
         Raises
         ------

@@ -45,9 +45,11 @@ class GapEstimates(CovarianceEstimates):
     Parameters
     ----------
     estimate : (k,) array
+        Point estimates.
     vcov : (k, k) array
         Covariance, for combinations of terms; nan where a normal approximation makes no sense.
     names : sequence of str
+        Names of the terms.
     intervals : callable
         Maps a level to the (k, 2) intervals.
     p_values : callable, optional
@@ -112,12 +114,14 @@ class GapEstimates(CovarianceEstimates):
         Parameters
         ----------
         level : float, default 0.95
+            Confidence level.
         simultaneous : bool, default False
             Cover all terms at once.
 
         Returns
         -------
         (k, 2) array
+            Lower and upper ends.
         """
         check_level(level)
         if simultaneous and len(self.names) > 1:
@@ -137,6 +141,7 @@ class GapEstimates(CovarianceEstimates):
         Returns
         -------
         (k,) array
+            Distances in standard errors.
         """
         return super().statistic(self.null if null is None else null)
 
@@ -151,6 +156,7 @@ class GapEstimates(CovarianceEstimates):
         Returns
         -------
         (k,) array
+            One p-value a term.
         """
         fn = self._p_values  # type: ignore[attr-defined]
         value = self.null if null is None else null
@@ -167,6 +173,7 @@ class GapEstimates(CovarianceEstimates):
         Returns
         -------
         HypothesisTest
+            Chi-square test of all terms.
         """
         return super().test(self.null if null is None else null)
 

@@ -45,6 +45,7 @@ def rescaled_tolerance(tolerance: float, prevalence: ArrayLike, transition: Arra
     Returns
     -------
     float
+        Tolerance on the proxy.
 
     References
     ----------
@@ -81,6 +82,7 @@ def post_processing(
         Error matrix of the proxy the decision may use; None for a group-blind decision.
     constraint : str
     tolerance : float
+        Largest gap between two groups.
 
     Returns
     -------
@@ -139,6 +141,7 @@ class PostProcessor:
         Proxy the decision may look at; None for a group-blind decision, which usually needs a
         larger tolerance.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Attributes
     ----------
@@ -291,7 +294,9 @@ def group_blind_threshold(
     base_rate : (K,) array
         P(Y = 1 | group).
     prevalence : (K,) array
+        Group shares.
     tolerance : float, default 0
+        Largest gap between two groups.
     constraint : {"equalized_odds", "equal_opportunity", "demographic_parity"}
 
     Returns

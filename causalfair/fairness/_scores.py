@@ -279,10 +279,12 @@ class GroupCurves:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones when None.
 
         Returns
         -------
         matplotlib.axes.Axes
+            The axes drawn on.
         """
         from causalfair.reporting.plot import new_axes
 
@@ -326,9 +328,11 @@ def group_roc(
     X : (n, m) int array
         All proxies of the fit.
     scores : (n,) array
+        The score, larger for likelier positives.
     y_pred : (n,) int array
         As in the fit.
     y_true : (n,) array of 0 and 1
+        Outcome of each row.
     proxy : int or str, optional
         Proxy to weight by; the most informative when None.
     n_thresholds : int, default 101
@@ -339,6 +343,7 @@ def group_roc(
     Returns
     -------
     GroupCurves
+        Curves, areas and base rates.
 
     Raises
     ------

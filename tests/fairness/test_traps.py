@@ -311,6 +311,17 @@ class TestSampling:
                 assert np.isfinite(fitted.disparity(GAP).estimate).all()
 
 
+def test_bootstrap_tables_without_a_moment_solution_are_counted():
+    N = np.random.default_rng(4).multinomial(400, population_tensor(P, H, T).ravel())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalFairWarning)
+        weak = ProxyFairness.from_counts(
+            N.reshape(2, 2, 2, 2, 2).astype(float), model="moments", random_state=0
+        )
+    with pytest.warns(WeakIdentificationWarning, match="of 200 bootstrap tables have no solution"):
+        weak.disparity(GAP, interval="bootstrap", n_bootstrap=200)
+
+
 class TestTwoProxies:
     def counts(self, outcomes, n=5000):
         return n * population_tensor(P, outcomes, T).sum(axis=-1)
