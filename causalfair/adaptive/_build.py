@@ -34,6 +34,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "multiplicative_weights": _leaders.MultiplicativeWeights,
     "winner_only": _leaders.WinnerOnly,
     "voting": _private.Voting,
+    "calibrated_variance": _private.CalibratedVariance,
     "noisy_argmin": _private.NoisyArgmin,
     "stable_quantile": _private.StableQuantile,
 }
