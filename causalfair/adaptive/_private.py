@@ -114,10 +114,8 @@ class Thresholdout(Mechanism):
             value[hits] = to_grid(batch.value[hits] + xi, grid)
         release = self._release(batch, value, scale, hits, answered)
         budget = None if state.budget_left is None else state.budget_left - len(hits)
-        return release, replace(
-            state,
-            k_used=state.k_used + answered,
-            rounds_used=state.rounds_used + 1,
+        return release, state.after(
+            answered,
             budget_left=budget,
             gamma_index=state.gamma_index + len(hits),
             eps0_count=state.eps0_count + 2 * len(hits),
@@ -190,9 +188,8 @@ class Voting(Mechanism):
         share = (batch.vectors[pick, columns] - batch.lo[columns]) / batch.span[columns]
         votes = (draws[q * self.votes :] < share).reshape(q, self.votes).mean(axis=1)
         value = batch.lo + batch.span * votes
-        return symmetric(value, batch.span * self.radius + batch.pad, batch, ("answered",) * q), (
-            replace(state, k_used=state.k_used + q, rounds_used=state.rounds_used + 1)
-        )
+        radius = batch.span * self.radius + batch.pad
+        return symmetric(value, radius, batch, ("answered",) * q), state.after(q)
 
     def parameters(self) -> dict[str, Any]:
         """Votes an answer."""
@@ -230,9 +227,8 @@ class CalibratedVariance(Mechanism):
         variance = batch.vectors.var(axis=0) / span**2
         z = noise.normal("answer", state.k_used, q)
         value = batch.value + span * z * np.sqrt(np.maximum(variance / self.t, 1 / self.t**2))
-        return symmetric(value, span * self.radius + batch.pad, batch, ("answered",) * q), replace(
-            state, k_used=state.k_used + q, rounds_used=state.rounds_used + 1
-        )
+        radius = span * self.radius + batch.pad
+        return symmetric(value, radius, batch, ("answered",) * q), state.after(q)
 
     def parameters(self) -> dict[str, Any]:
         """Records that the noise of one answer stands for."""
@@ -275,10 +271,8 @@ class NoisyArgmin(Mechanism):
         status = list(release.status)
         status[winner] = "winner"
         release.radius[:] = self.radius * batch.influence * self.plan.n + batch.pad
-        return replace(release, status=tuple(status), cost={"winner": winner}), replace(
-            state,
-            k_used=state.k_used + len(batch),
-            rounds_used=state.rounds_used + 1,
+        return replace(release, status=tuple(status), cost={"winner": winner}), state.after(
+            len(batch),
             eps0_count=state.eps0_count + 1,
         )
 
@@ -340,10 +334,8 @@ class StableQuantile(Mechanism):
             ("quantile",) * q,
         )
         used = q * self.steps / (self.plan.n * self.sigma) ** 2
-        return release, replace(
-            state,
-            k_used=state.k_used + q,
-            rounds_used=state.rounds_used + 1,
+        return release, state.after(
+            q,
             mu2_used=state.mu2_used + used,
         )
 
