@@ -34,6 +34,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "multiplicative_weights": _leaders.MultiplicativeWeights,
     "winner_only": _leaders.WinnerOnly,
     "voting": _private.Voting,
+    "calibrated_variance": _private.CalibratedVariance,
     "noisy_argmin": _private.NoisyArgmin,
     "stable_quantile": _private.StableQuantile,
 }
@@ -79,13 +80,12 @@ def check_params(
 
 def sealed_data(X: Any, y: Any, groups: Any, weights: Any) -> Sealed:
     """Holdout rows with the same length everywhere."""
-    if not hasattr(X, "columns"):
-        X = np.asarray(X)
-        if X.ndim == 0 or X.dtype == object:
-            raise DataError(
-                "X must be a table or a numeric array with one row a record; got "
-                f"shape {X.shape} of dtype {X.dtype}."
-            )
+    X = _frame_or_array(X)
+    if not hasattr(X, "columns") and (X.ndim == 0 or X.dtype == object):
+        raise DataError(
+            "X must be a table or a numeric array with one row a record; got "
+            f"shape {X.shape} of dtype {X.dtype}."
+        )
     n = len(X)
     if n < 2:
         raise ParameterError(f"n_holdout must be at least 2 records. Got {n}.")
@@ -105,6 +105,19 @@ def sealed_data(X: Any, y: Any, groups: Any, weights: Any) -> Sealed:
     ):
         raise DataError("sample_weight must be finite, not negative, and not all zero.")
     return Sealed(X, target, codes, public)
+
+
+def _frame_or_array(X: Any) -> Any:
+    """A pandas or polars frame as it is, another library's as pandas, anything else as an array."""
+    import narwhals.stable.v2 as nw
+
+    frame = nw.from_native(X, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        raise DataError("X is a lazy frame; a holdout keeps its rows, so call .collect() first.")
+    if not isinstance(frame, nw.DataFrame):
+        return np.asarray(X)
+    keep = frame.implementation.is_pandas() or frame.implementation.is_polars()
+    return X if keep else frame.to_pandas()
 
 
 def warn_about_rows(sealed: Sealed, train: tuple[Any, Any] | None) -> None:

@@ -93,8 +93,8 @@ class ReusableHoldout(Asking):
         mechanism : str, default "guess_and_check"
             One of ``naive``, ``split_rounds``, ``gaussian``, ``laplace``, ``thresholdout``,
             ``sparse_validate``, ``guess_and_check``, ``ladder``, ``ladder_free``,
-            ``multiplicative_weights``, ``winner_only``, ``voting``, ``noisy_argmin``,
-            ``stable_quantile``.
+            ``multiplicative_weights``, ``winner_only``, ``voting``, ``calibrated_variance``,
+            ``noisy_argmin``, ``stable_quantile``.
         max_queries : int, default 1000
             Questions the budget is planned for.
         beta : float, default 0.05

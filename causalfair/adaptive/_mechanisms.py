@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,9 +136,7 @@ class Naive(Mechanism):
         level = math.log(2 * self.plan.k / self.plan.beta)
         radius = np.sqrt(batch.squares * level / 2) + batch.pad
         q = len(batch)
-        return symmetric(batch.value, radius, batch, ("answered",) * q), replace(
-            state, k_used=state.k_used + q, rounds_used=state.rounds_used + 1
-        )
+        return symmetric(batch.value, radius, batch, ("answered",) * q), state.after(q)
 
     def parameters(self) -> dict[str, Any]:
         """Whether the user declared the queries fixed in advance."""
@@ -186,12 +184,7 @@ class Gaussian(Mechanism):
     def spend(self, state: State, q: int) -> State:
         """Budget after q answers."""
         largest = max(c for c, _ in self.plan.influences)
-        return replace(
-            state,
-            k_used=state.k_used + q,
-            rounds_used=state.rounds_used + 1,
-            mu2_used=state.mu2_used + q * (largest / self.sigma) ** 2,
-        )
+        return state.after(q, mu2_used=state.mu2_used + q * (largest / self.sigma) ** 2)
 
     def answer(
         self, state: State, batch: Batch, noise: KeyedNoise, vault: FloatArray | None
@@ -240,12 +233,7 @@ class Laplace(Gaussian):
 
     def spend(self, state: State, q: int) -> State:
         """Each answer is one pure private release."""
-        return replace(
-            state,
-            k_used=state.k_used + q,
-            rounds_used=state.rounds_used + 1,
-            eps0_count=state.eps0_count + q,
-        )
+        return state.after(q, eps0_count=state.eps0_count + q)
 
 
 def positive(value: Any, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,12 @@ class State:
     failures: int = 0
     best: float | None = None
     halted: str = ""
+
+    def after(self, queries: int, **changes: Any) -> State:
+        """State after one more round of so many queries, with what else has changed."""
+        return replace(
+            self, k_used=self.k_used + queries, rounds_used=self.rounds_used + 1, **changes
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mapping for the ledger."""

@@ -318,19 +318,25 @@ def test_groups_stay_together_in_blocks(data):
     assert max(map(len, seen)) - min(map(len, seen)) <= 1
 
 
-@pytest.mark.parametrize("backend", ["numpy", "pandas", "polars"])
+@pytest.mark.parametrize("backend", ["numpy", "pandas", "polars", "pyarrow"])
 def test_frames(data, backend):
     X, y = data
     frame = {
         "numpy": X,
         "pandas": pd.DataFrame(X, columns=list("abcd")),
         "polars": pl.DataFrame(X, schema=list("abcd")),
+        "pyarrow": pl.DataFrame(X, schema=list("abcd")).to_arrow(),  # questions see pandas
     }[backend]
     holdout = exact((frame, y))
     column = (
         (lambda X, y: X[:, 0] > 0) if backend == "numpy" else (lambda X, y: X["a"].to_numpy() > 0)
     )
     assert holdout.ask(column).value == np.mean(X[:, 0] > 0)
+
+
+def test_lazy_frames_are_refused(data):
+    with pytest.raises(DataError, match="call .collect"):
+        create((pl.DataFrame(data[0]).lazy(), data[1]))
 
 
 def test_mixed_frames_survive_the_sealed_file(tmp_path, data):

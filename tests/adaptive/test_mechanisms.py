@@ -32,7 +32,13 @@ from causalfair.adaptive._noise import (
     release_grid,
     to_grid,
 )
-from causalfair.adaptive._private import NoisyArgmin, StableQuantile, Thresholdout, Voting
+from causalfair.adaptive._private import (
+    CalibratedVariance,
+    NoisyArgmin,
+    StableQuantile,
+    Thresholdout,
+    Voting,
+)
 from causalfair.adaptive._session import stable_batch
 from causalfair.adaptive._state import Batch
 from causalfair.adaptive._thresholdout import scan
@@ -517,6 +523,39 @@ def test_votes_average_to_the_mean(noise):
         values.append(release.value[0])
     assert not engine.certified
     assert np.mean(values) == pytest.approx(sample.mean(), abs=4 * math.sqrt(0.21 / 80_000))
+
+
+def test_noise_follows_the_variance_of_the_query(noise):
+    rng = np.random.default_rng(0)
+    engine = CalibratedVariance(Plan(2_000, 50, 0.05))
+    assert not engine.certified
+    assert engine.t == pytest.approx(2_000 / 10)
+    shares = {0.5: 0.5 / math.sqrt(200), 0.0: 1 / 200}  # sd of a coin over root t; floor 1 / t
+    for share, deviation in shares.items():
+        bits = np.repeat(rng.random((2_000, 1)) < share, 400, axis=1)
+        release, after = engine.answer(engine.start(), bit_batch(bits, keep=True), noise, None)
+        z = noise.normal("answer", 0, 400)
+        expected = np.clip(bits[:, 0].mean() + deviation * z, 0, 1)
+        assert np.allclose(release.value, expected, atol=1e-3 * deviation + 1e-4)
+        assert after.k_used == 400
+    rate = 10 * math.log(100) / 2_000
+    assert engine.radius == pytest.approx(4 * max(math.sqrt(rate) / 2, rate))
+
+
+def test_what_is_written_from_memory_is_never_certified():
+    # statements whose source was not checked, and settings without a theorem
+    plan = Plan(10_000, 10, 0.05, n_train=10_000)
+    for name, params in {
+        "voting": {},
+        "calibrated_variance": {},
+        "ladder_free": {},
+        "thresholdout": {"preset": "science"},
+        "naive": {},
+    }.items():
+        assert not MECHANISMS[name](plan, **params).certified, name
+    table = bounds.compare(10_000, 100).to_frame().set_index("method")
+    published = ["dfhprr15", "dfhprr15_pure", "ns15", "bnsssu16", "jung20", "jung20_gdp"]
+    assert not table.loc[[*published, "rogers20", "mutual_information"], "certified"].any()
 
 
 def test_noisy_argmin_prefers_the_smallest_loss():
