@@ -132,9 +132,17 @@ class Estimates(TableHooks, ABC):
             If ``level`` is not strictly between 0 and 1.
         """
         check_level(level)
-        if simultaneous and len(self.names) > 1:
-            return simultaneous_critical_value(self._studentised_draws(), level)
-        return self._quantile((1 + level) / 2)
+        pointwise = self._quantile((1 + level) / 2)
+        if not simultaneous or len(self.names) == 1:
+            return pointwise
+        from scipy.special import ndtr
+
+        largest = simultaneous_critical_value(self._studentised_draws(), level)
+        if self.df is not None:
+            # With few clusters, the point of the t law that is as far out as that of the normal.
+            largest = self._quantile(float(ndtr(largest)))
+        # Draws are finitely many, and few clusters give them short tails.
+        return max(largest, pointwise)
 
     def conf_int(self, level: float = 0.95, *, simultaneous: bool = False) -> FloatArray:
         """Confidence intervals.
@@ -277,13 +285,19 @@ class Estimates(TableHooks, ABC):
         numpy.ndarray of shape (k,)
             Adjusted p-values; nan for terms that could not be estimated, which do not count.
         """
-        known = ~np.isnan(self.p_value(null))
+        p_values = self.p_value(null)
+        known = ~np.isnan(p_values)
         out = np.full(len(known), np.nan)
         if method == "romano-wolf":
+            from scipy.special import ndtri
+
             draws = self._studentised_draws()[:, known]
-            out[known] = romano_wolf(self.statistic(null)[known], draws)
+            # With few clusters, as far out on the normal scale of the draws as on that of t.
+            distance = self.statistic(null) if self.df is None else ndtri(p_values / 2)
+            # Draws are finitely many, and few clusters give them short tails.
+            out[known] = np.maximum(romano_wolf(distance[known], draws), p_values[known])
         else:
-            out[known] = adjust_p_values(self.p_value(null)[known], method)
+            out[known] = adjust_p_values(p_values[known], method)
         return out
 
     # New estimates from these -------------------------------------------------------------------

@@ -315,6 +315,31 @@ def test_numpy_numbers_on_the_left_and_products_of_estimates(Y):
             est / other
 
 
+def test_the_scale_of_weights_does_not_matter(Y):
+    w = np.random.default_rng(4).random(len(Y)) + 0.5
+    one, seven = means(Y, sample_weight=w), means(Y, sample_weight=7 * w)
+    np.testing.assert_allclose(seven.std_error, one.std_error, rtol=1e-12)
+    by_hand = np.sqrt((w / w.mean()) ** 2 @ (Y[:, 0] - one.estimate[0]) ** 2) / len(Y)
+    assert one.std_error[0] == pytest.approx(by_hand, rel=1e-12)
+    for bad in (-w, np.zeros(len(Y)), w[1:], np.full(len(Y), np.nan)):
+        with pytest.raises(DataError, match="must be finite and non-negative"):
+            InfluenceEstimates([0.0], np.zeros((len(Y), 1)), ["a"], sample_weight=bad)
+
+
+def test_few_clusters_widen_simultaneous_bands_too(Y):
+    with pytest.warns(SmallSampleWarning):
+        est = means(Y, cluster=np.arange(len(Y)) % 12)
+    pointwise = est.critical_value()
+    assert pointwise == pytest.approx(stats.t.ppf(0.975, 11))
+    assert pointwise < est.critical_value(simultaneous=True) < stats.t.ppf(1 - 0.025 / 3, 11) + 0.1
+    one = est["m1"]
+    assert one.critical_value(simultaneous=True) == one.critical_value()
+    null = np.array([0.3, 1.0, 2.0])
+    adjusted, plain = est.p_adjust(null=null), est.p_value(null)
+    assert (adjusted >= plain).all()
+    assert (adjusted <= np.minimum(3.2 * plain, 1.0)).all()
+
+
 def test_critical_values(Y):
     est = means(Y)
     assert est.critical_value() == pytest.approx(1.959963984540054)
