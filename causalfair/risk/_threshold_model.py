@@ -267,12 +267,3 @@ class ThresholdModel:
             "location": q.threshold[0] + q.threshold[1] * x[s["threshold"]],
             "spread": q.threshold_spread * np.exp(x[s["log_spread"]]),
         }
-
-    def hessian(self, x: FloatArray) -> FloatArray:
-        """Hessian of the marginal log density by central differences of its gradient."""
-        matrix = np.empty((self.n_dim, self.n_dim))
-        for j in range(self.n_dim):
-            step = np.zeros(self.n_dim)
-            step[j] = 1e-4
-            matrix[:, j] = (self.marginal(x + step)[1] - self.marginal(x - step)[1]) / 2e-4
-        return np.asarray((matrix + matrix.T) / 2.0)
