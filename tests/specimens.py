@@ -120,7 +120,29 @@ def forest_specimens() -> dict[str, Specimen]:
     }
 
 
-SPECIMENS: dict[str, Specimen] = {**iv_specimens(), **forest_specimens()}
+@functools.cache
+def selective() -> pd.DataFrame:
+    from causalfair.datasets import make_selective_labels
+
+    frame, _ = make_selective_labels(400, n_features=2, random_state=4)
+    # A missing outcome counts as missing only where somebody looked.
+    return frame.sort_values("tested", ascending=False, kind="stable", ignore_index=True)
+
+
+def risk_specimens() -> dict[str, Specimen]:
+    from causalfair import risk
+
+    roles = {"tested": "tested", "covariates": ["x1", "x2"]}
+    quick = {"sampler": "laplace", "draws": 100, "random_state": 0}
+    knowledge = {"prevalence": 0.4, "prevalence_sd": 0.05, "expertise": ["x1"]}
+    return {
+        "DomainConstrainedRisk": Specimen(
+            risk.DomainConstrainedRisk, selective, "y", roles, {**quick, **knowledge}
+        ),
+    }
+
+
+SPECIMENS: dict[str, Specimen] = {**iv_specimens(), **forest_specimens(), **risk_specimens()}
 
 
 def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

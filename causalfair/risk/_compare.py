@@ -33,7 +33,7 @@ class RiskComparison:
     frame : pandas.DataFrame
         One row a method: ``method``, ``mean_risk`` and ``untested_risk`` with ``_low`` and
         ``_high``, ``interval_width`` (mean width of the rows' intervals), and with a truth
-        ``untested_truth`` and ``error`` (mean absolute error of the rows' risk of the untested).
+        ``untested_truth`` and ``error`` (root mean squared error of the risks of the untested).
     risks : dict of str to (n,) array
         Risk of each row by method, given that it is untested where it is.
     """
@@ -169,7 +169,7 @@ def _record(
     record |= {"untested_risk_low": low, "untested_risk_high": high, "interval_width": width}
     if truth is not None:
         record["untested_truth"] = float(truth[untested].mean())
-        record["error"] = float(np.abs(risk - truth)[untested].mean())
+        record["error"] = float(np.sqrt(((risk - truth) ** 2)[untested].mean()))
     return record
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from causalfair.exceptions import ConvergenceError
-from causalfair.risk._mode import find_mode, hessian
+from causalfair.risk._mode import STARTS, find_mode, hessian
 
 if TYPE_CHECKING:
     from causalfair._core.typing import FloatArray
@@ -79,15 +79,26 @@ def maximum_likelihood(problem: Problem, *, owner: str) -> MaximumLikelihood:
     mode = find_mode(free, owner=owner)
     target = mode.problem.without_prior()
     constraints = [(g, float(problem.prevalence.value[g])) for g in exact]
-    theta, multiplier = _solve(target, problem, mode.theta, constraints, owner)
+    theta, multiplier = _solve(target, problem, _starts(mode.theta, problem), constraints, owner)
     value, _ = target.value_and_gradient(theta)
     information = -hessian(target.value_and_gradient, theta)
     covariance = _constrained_inverse(information, problem, theta, exact, owner)
     return MaximumLikelihood(target, theta, value, covariance, multiplier)
 
 
+def _starts(theta: FloatArray, problem: Problem) -> list[FloatArray]:
+    """The mode, and it with other scales of Z: sigma = 0 is stationary, so it cannot be left."""
+    out = [theta]
+    if problem.law.sigma is None:
+        position = problem.n_features + len(problem.arrays["link"])
+        for sigma in STARTS:
+            out.append(theta.copy())
+            out[-1][position] = sigma
+    return out
+
+
 def _solve(
-    target: Problem, problem: Problem, start: FloatArray,
+    target: Problem, problem: Problem, starts: list[FloatArray],
     constraints: list[tuple[int, float]], owner: str,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     from scipy.optimize import minimize
@@ -106,21 +117,29 @@ def _solve(
         }
         for g, p in constraints
     ]
-    found = minimize(
-        negative, start, jac=True, method="SLSQP", constraints=equations,
-        options={"maxiter": 1000, "ftol": 1e-14},
-    )  # fmt: skip
-    theta = np.asarray(found.x)
+
+    def solve(start: FloatArray) -> FloatArray:
+        found = minimize(
+            negative, start, jac=True, method="SLSQP", constraints=equations,
+            options={"maxiter": 1000, "ftol": 1e-15},
+        )  # fmt: skip
+        return np.asarray(found.x)
+
+    def miss(theta: FloatArray) -> float:
+        return max((abs(mean_risk(problem, theta, g)[0] - p) for g, p in constraints), default=0.0)
+
+    ends = [solve(start) for start in starts]
+    feasible = [end for end in ends if miss(end) <= FEASIBLE] or ends
+    theta = min(feasible, key=lambda end: negative(end)[0])
     gradient = target.value_and_gradient(theta)[1]
     slopes = np.array([mean_risk(problem, theta, g)[1] for g, _ in constraints])
     slopes = slopes.reshape(len(constraints), len(theta))
     multiplier = np.linalg.lstsq(slopes.T, gradient, rcond=None)[0]
     left = float(np.abs(gradient - multiplier @ slopes).max()) / scale
-    miss = max((abs(mean_risk(problem, theta, g)[0] - p) for g, p in constraints), default=0.0)
-    if left > STATIONARY or miss > FEASIBLE:
+    if left > STATIONARY or miss(theta) > FEASIBLE:
         raise ConvergenceError(
             f"{owner}: the maximum of the likelihood was not found (gradient {left:.2g} a row, "
-            f"prevalence missed by {miss:.2g}). Add a constraint, or use the priors: "
+            f"prevalence missed by {miss(theta):.2g}). Add a constraint, or use the priors: "
             'sampler="laplace".'
         )
     return theta, multiplier

@@ -259,13 +259,14 @@ def prevalence_term(a, group, weight, sigma, value, sd, x, w, grad_a):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def natural(theta, n_features, link, alpha0, sigma0, mean_z, var_z):
+def natural(theta, n_features, link, pool_beta, pool_delta, alpha0, sigma0, mean_z, var_z):
     """Risk and deviation coefficients, alpha, sigma and the pooling scales of the coordinates.
 
     ``beta = c gamma - E[Z] e_0`` and ``delta = c_T omega - alpha c gamma_link``: gamma and omega
     are about the marginal logit coefficients of the outcome and of the decision. Where sigma is
     inferred its coordinate s runs over the whole line, ``sigma = sqrt(s^2 + 1e-8)``: the likelihood
-    is even in sigma once Z is centred, so the posterior is smooth through zero.
+    is even in sigma once Z is centred, so the posterior is smooth through zero. Pooled coefficients
+    are a standard normal coordinate times their scale.
     """
     f = link.size
     position = n_features + f
@@ -278,8 +279,13 @@ def natural(theta, n_features, link, alpha0, sigma0, mean_z, var_z):
         position += 1
     c = math.sqrt(1.0 + KAPPA * var_z * sigma * sigma)
     c_t = math.sqrt(1.0 + KAPPA * var_z * alpha * alpha * sigma * sigma)
-    beta, delta = c * theta[:n_features], c_t * theta[n_features : n_features + f]
+    beta, delta = np.empty(n_features), np.empty(f)
+    for j in range(n_features):
+        k = pool_beta[j]
+        beta[j] = theta[j] * (c if k < 0 else math.exp(theta[position + k]))
     for j in range(f):
+        k = pool_delta[j]
+        delta[j] = theta[n_features + j] * (c_t if k < 0 else math.exp(theta[position + k]))
         if link[j] >= 0:
             delta[j] -= alpha * beta[link[j]]
     beta[0] -= mean_z * sigma
@@ -307,18 +313,16 @@ def _back(X, g):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _normal_priors(coef, grad, sd, pool, log_tau, grad_tau):
-    """Normal log priors of coefficients, whose scale is fixed or exp(log_tau[pool])."""
-    total = 0.0
+def _normal_priors(coef, grad, sd, pool):
+    """Normal log priors of the coefficients that are not pooled, and how many they are."""
+    total, count = 0.0, 0
     for j in range(coef.size):
-        k = pool[j]
-        s = sd[j] if k < 0 else math.exp(log_tau[k])
-        z = coef[j] / s
-        total -= 0.5 * z * z + math.log(s)
-        grad[j] -= z / s
-        if k >= 0:
-            grad_tau[k] += z * z - 1.0
-    return total
+        if pool[j] < 0:
+            z = coef[j] / sd[j]
+            total -= 0.5 * z * z + math.log(sd[j])
+            grad[j] -= z / sd[j]
+            count += 1
+    return total, count
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -338,7 +342,7 @@ def log_posterior(
         if not math.isfinite(theta[k]):
             return -math.inf, grad
     beta, delta, alpha, sigma, c, c_t, first_tau = natural(
-        theta, n_features, link, alpha0, sigma0, mean_z, var_z
+        theta, n_features, link, pool_beta, pool_delta, alpha0, sigma0, mean_z, var_z
     )
     log_tau = theta[first_tau:]
     outside = sigma0 < 0 and sigma > MAX_SIGMA
@@ -364,28 +368,44 @@ def log_posterior(
         d_sigma += slope
     g_beta, g_delta = _back(X, grad_a), _back(W, grad_d)
     prior = options[6] > 0
+    n_c = n_ct = 0
     if prior:
-        g_tau = grad[first_tau:]
-        value += _normal_priors(beta, g_beta, sd_beta, pool_beta, log_tau, g_tau)
-        value += _normal_priors(delta, g_delta, sd_delta, pool_delta, log_tau, g_tau)
-        for k in range(n_tau):
-            z = math.exp(log_tau[k]) / tau_scale[k]
-            value += log_tau[k] - 0.5 * z * z
-            g_tau[k] += 1.0 - z * z
-        value += n_features * math.log(c) + f * math.log(c_t)
-    # Chain rule into (gamma, omega, s, log alpha).
-    linked = 0.0
+        density, n_c = _normal_priors(beta, g_beta, sd_beta, pool_beta)
+        value += density
+        density, n_ct = _normal_priors(delta, g_delta, sd_delta, pool_delta)
+        value += density + n_c * math.log(c) + n_ct * math.log(c_t)
+    # Chain rule into (gamma, omega, s, log alpha, log scales).
+    linked = along_beta = along_delta = 0.0
+    for j in range(n_features):
+        k = pool_beta[j]
+        if k < 0:
+            grad[j] += c * g_beta[j]
+            along_beta += g_beta[j] * theta[j]
+        else:
+            grad[j] += math.exp(log_tau[k]) * g_beta[j]
+            grad[first_tau + k] += g_beta[j] * beta[j]
+            if prior:
+                value -= 0.5 * theta[j] ** 2
+                grad[j] -= theta[j]
     for j in range(f):
-        grad[n_features + j] = c_t * g_delta[j]
+        k, coordinate = pool_delta[j], theta[n_features + j]
+        if k < 0:
+            grad[n_features + j] = c_t * g_delta[j]
+            along_delta += g_delta[j] * coordinate
+        else:
+            grad[n_features + j] = math.exp(log_tau[k]) * g_delta[j]
+            grad[first_tau + k] += g_delta[j] * delta[j]
+            if prior:
+                value -= 0.5 * coordinate**2
+                grad[n_features + j] -= coordinate
         if link[j] >= 0:
             grad[link[j]] -= alpha * c * g_delta[j]
             linked += g_delta[j] * theta[link[j]]
-    along_beta = along_delta = 0.0
-    for j in range(n_features):
-        grad[j] += c * g_beta[j]
-        along_beta += g_beta[j] * theta[j]
-    for j in range(f):
-        along_delta += g_delta[j] * theta[n_features + j]
+    if prior:
+        for k in range(n_tau):
+            z = math.exp(log_tau[k]) / tau_scale[k]
+            value += log_tau[k] - 0.5 * z * z
+            grad[first_tau + k] += 1.0 - z * z
     slope_c = KAPPA * var_z * sigma / c
     slope_ct = KAPPA * var_z * alpha * alpha * sigma / c_t
     position = n_features + f
@@ -394,7 +414,7 @@ def log_posterior(
         total -= mean_z * g_beta[0]
         if prior:
             value -= 0.5 * (sigma / options[5]) ** 2
-            total += n_features * slope_c / c + f * slope_ct / c_t - sigma / options[5] ** 2
+            total += n_c * slope_c / c + n_ct * slope_ct / c_t - sigma / options[5] ** 2
         grad[position] = total * theta[position] / sigma
         position += 1
     if alpha0 < 0:
@@ -402,7 +422,7 @@ def log_posterior(
         total = d_alpha + by_alpha * along_delta - c * linked
         if prior:
             value += math.log(alpha) - 0.5 * (alpha / options[4]) ** 2
-            total += f * by_alpha / c_t + 1.0 / alpha - alpha / options[4] ** 2
+            total += n_ct * by_alpha / c_t + 1.0 / alpha - alpha / options[4] ** 2
         grad[position] = alpha * total
     if not math.isfinite(value):
         return -math.inf, np.zeros(theta.size)

@@ -93,11 +93,9 @@ class Layout:
 
     @property
     def link(self) -> IntArray:
-        """Risk coefficient that belongs to each deviation coefficient; -1 for decision makers."""
-        groups = range(self.design.d, self.design.d + len(self.group_levels))
-        return np.array(
-            [*self.expertise.free, *groups, *[-1] * len(self.maker_levels)], dtype=np.intp
-        )
+        """Risk coefficient that belongs to each deviation coefficient; -1 for pooled ones."""
+        pooled = len(self.group_levels) + len(self.maker_levels)
+        return np.array([*self.expertise.free, *[-1] * pooled], dtype=np.intp)
 
     def pools(self) -> tuple[IntArray, IntArray, int]:
         """Pooling scale of each risk and deviation coefficient (-1 for none), and their number."""
@@ -248,8 +246,9 @@ class Problem:
         from causalfair.risk import _kernels
 
         o = self.arrays["options"]
+        columns = [self.arrays[k] for k in ("link", "pool_beta", "pool_delta")]
         parts = [
-            _kernels.natural(t, self.n_features, self.arrays["link"], o[0], o[1], o[2], o[3])
+            _kernels.natural(t, self.n_features, *columns, o[0], o[1], o[2], o[3])
             for t in np.ascontiguousarray(np.atleast_2d(theta))
         ]
         return Natural(

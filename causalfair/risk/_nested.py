@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from causalfair.risk._model import Problem
 
 STEP_SHARE, STEP_GROWTH, MAX_STEPS, LOG_DROP = 0.4, 1.15, 25, 8.0
+NEWTON_STEPS, NEWTON_TOLERANCE = 15, 1e-4
 FINE = 1001
 T_DF = 6.0
 PROPOSALS_PER_DRAW = 2
@@ -166,17 +167,19 @@ def _conditional(problem: Problem, theta: FloatArray, rest: IntArray) -> _Point:
         return value, gradient[rest]
 
     x, inverse = theta[rest], np.eye(len(rest))
-    for _ in range(4):
+    for _ in range(NEWTON_STEPS):
         value, gradient = partial(x)
         # A flattened direction (a pooling scale near zero) keeps a wide but proper law.
         values, vectors = np.linalg.eigh(-hessian(partial, x))
         inverse = (vectors / np.maximum(values, 1e-2)) @ vectors.T
         step = inverse @ gradient
-        if gradient @ step < 0.02:
+        if gradient @ step < NEWTON_TOLERANCE:
             break
         length = 1.0
-        while length > 0.05 and not partial(x + length * step)[0] > value:
+        while length > 1e-3 and not partial(x + length * step)[0] > value:
             length /= 2
+        if length <= 1e-3:
+            break
         x = x + length * step
     full = theta.copy()
     full[rest] = x

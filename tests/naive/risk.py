@@ -60,12 +60,12 @@ def log_posterior(theta, data, rule):
     tau = np.exp(np.array(rest))
     variance = data["var_z"] * sigma**2
     c, c_t = np.sqrt(1 + KAPPA * variance), np.sqrt(1 + KAPPA * alpha**2 * variance)
-    beta = c * gamma
-    beta = beta - data["mean_z"] * sigma * (np.arange(n_features) == 0)
+    scale = [c if k < 0 else tau[k] for k in data["pool_beta"]]
+    beta = np.array(scale) * gamma - data["mean_z"] * sigma * (np.arange(n_features) == 0)
     delta = []
     for j in range(f):
-        if link[j] < 0:
-            delta.append(c_t * omega[j])
+        if data["pool_delta"][j] >= 0:
+            delta.append(tau[data["pool_delta"][j]] * omega[j])
         else:
             shift = alpha * data["mean_z"] * sigma * (link[j] == 0)
             delta.append(c_t * omega[j] - alpha * beta[link[j]] - shift)
@@ -83,16 +83,17 @@ def log_posterior(theta, data, rule):
         total = total - 0.5 * ((share @ risk - value) / sd) ** 2
     if not data["prior"]:
         return total
-    for coef, sds, pool in (
-        (beta, data["sd_beta"], data["pool_beta"]),
-        (delta, data["sd_delta"], data["pool_delta"]),
+    for coef, raw, sds, pool, stretch in (
+        (beta, gamma, data["sd_beta"], data["pool_beta"], c),
+        (delta, omega, data["sd_delta"], data["pool_delta"], c_t),
     ):
         for j in range(len(coef)):
-            s = tau[pool[j]] if pool[j] >= 0 else sds[j]
-            total = total - 0.5 * (coef[j] / s) ** 2 - np.log(s)
+            if pool[j] >= 0:
+                total = total - 0.5 * raw[j] ** 2
+            else:
+                total = total - 0.5 * (coef[j] / sds[j]) ** 2 - np.log(sds[j]) + np.log(stretch)
     for k in range(len(tau)):
         total = total - 0.5 * (tau[k] / data["tau_scale"][k]) ** 2 + np.log(tau[k])
-    total = total + n_features * np.log(c) + f * np.log(c_t)
     if data["sigma"] is None:
         total = total - 0.5 * (sigma / data["sigma_scale"]) ** 2
     if data["alpha"] is None:

@@ -151,7 +151,7 @@ def problem(rng, *, sigma, alpha, mean_z, var_z, prior, n=60):
     makers = np.eye(2)[rng.integers(0, 2, n)]
     return {
         "X": X, "W": np.ascontiguousarray(np.column_stack([X[:, :2], X[:, 3], makers])),
-        "link": np.array([0, 1, 3, -1, -1]), "code": rng.integers(0, 9, n).astype(np.int8),
+        "link": np.array([0, 1, -1, -1, -1]), "code": rng.integers(0, 9, n).astype(np.int8),
         "weight": rng.uniform(0, 2, n), "prev_group": rng.integers(-1, 2, n),
         "prev_weight": rng.uniform(0.5, 2, n), "prev_value": np.array([0.2, 0.4]),
         "prev_sd": np.array([0.05, 0.02]), "sigma": sigma, "alpha": alpha, "mean_z": mean_z,
