@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-# Standardised coefficients, log scales and atanh correlations beyond this are line-search accidents.
+# Standardised coefficients and log scales beyond this are accidents of a line search.
 FAR_OUT = 50.0
 
 

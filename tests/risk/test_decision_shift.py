@@ -124,9 +124,9 @@ def test_groups_clusters_and_weights():
     est = DecisionShiftEstimator(prevalence=known, prevalence_sd=0.01).fit(
         frame, "y", tested="tested", covariates=[], group=group
     )
-    for g in known:
+    for g, share in known.items():
         part = group == g
-        alone = DecisionShiftEstimator(prevalence=known[g], prevalence_sd=0.01).fit(
+        alone = DecisionShiftEstimator(prevalence=share, prevalence_sd=0.01).fit(
             frame[part].reset_index(drop=True), "y", tested="tested", covariates=[]
         )
         term = est.estimates_[f"shift:{g}"]
@@ -204,7 +204,7 @@ def test_gamma_scores_with_true_nuisances_have_the_right_mean():
 def test_selection_bounded_given_covariates_covers():
     hits = 0
     for seed in range(20):
-        frame, y, probability = rasch(1500, 100 + seed)
+        frame, _, probability = rasch(1500, 100 + seed)
         bounds = selection_bounds(
             frame, "y", tested="tested", covariates=["x"], gamma=(0.3, 1.0), n_folds=3,
             random_state=0, **LOGIT,

@@ -213,10 +213,10 @@ def test_bad_input_is_named():
         )
     with pytest.raises(IdentificationError, match="group takes one value"):
         test.fit(frame.assign(group="a"), "hits", **ROLES)
+    black = (frame["group"] == "black").to_numpy()
+    none = {name: np.where(black, 0, frame[name]) for name in ("hits", "searches")}
     with pytest.raises(IdentificationError, match="never searched"):
-        black = frame["group"] == "black"
-        test.fit(frame.assign(hits=np.where(black, 0, frame["hits"]),
-                              searches=np.where(black, 0, frame["searches"])), "hits", **ROLES)  # fmt: skip
+        test.fit(frame.assign(**none), "hits", **ROLES)
     with pytest.raises(DataError, match="lies in one region"):
         test.fit(frame.assign(state=list("abcdefghijkl")), "hits", region="state", **ROLES)
     with pytest.raises(ParameterError, match="must be positive"):
