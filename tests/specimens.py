@@ -155,16 +155,47 @@ def selective() -> pd.DataFrame:
     return frame.sort_values("tested", ascending=False, kind="stable", ignore_index=True)
 
 
+@functools.cache
+def measured() -> pd.DataFrame:
+    from causalfair.datasets import make_heckman_selection
+
+    frame, _ = make_heckman_selection(500, n_covariates=2, random_state=4)
+    return frame.sort_values("tested", ascending=False, kind="stable", ignore_index=True)
+
+
+@functools.cache
+def searches() -> pd.DataFrame:
+    from causalfair.datasets import make_threshold_searches
+
+    frame, _ = make_threshold_searches(3, thresholds={"a": 0.3, "b": 0.2}, random_state=4)
+    return frame
+
+
 def risk_specimens() -> dict[str, Specimen]:
+    from sklearn.linear_model import LogisticRegression
+
     from causalfair import risk
 
     roles = {"tested": "tested", "covariates": ["x1", "x2"]}
     quick = {"sampler": "laplace", "draws": 100, "random_state": 0}
     knowledge = {"prevalence": 0.4, "prevalence_sd": 0.05, "expertise": ["x1"]}
+    logit = LogisticRegression()
+    learned = {"tested_learner": logit, "outcome_learner": logit, "n_folds": 2}
+    few = {"priors": "weak", "draws": 20, "tune": 30, "chains": 2, "random_state": 0}
+    counts = {name: name for name in ("searches", "stops", "group", "place")}
+    known = {"prevalence": 0.4, "prevalence_sd": 0.05}
     return {
         "DomainConstrainedRisk": Specimen(
             risk.DomainConstrainedRisk, selective, "y", roles, {**quick, **knowledge}
         ),
+        "HeckmanRisk": Specimen(risk.HeckmanRisk, measured, "y", roles),
+        "BivariateProbitSelection": Specimen(
+            risk.BivariateProbitSelection, selective, "y", roles, known
+        ),
+        "DecisionShiftEstimator": Specimen(
+            risk.DecisionShiftEstimator, selective, "y", roles, {**known, **learned}
+        ),
+        "ThresholdTest": Specimen(risk.ThresholdTest, searches, "hits", counts, few),
     }
 
 
@@ -220,7 +251,7 @@ def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any
     """The same fit in terms of plain arrays: ``X, y, roles``."""
     frame = specimen.frame()
     roles = dict(specimen.roles)
-    columns = next(roles.pop(role) for role in OF_X if role in roles)
+    columns = next((roles.pop(role) for role in OF_X if role in roles), [])
     arrays = {
         role: frame[value].to_numpy() if isinstance(value, str) else value
         for role, value in roles.items()

@@ -5,6 +5,7 @@ from ._fetch import fetch as fetch
 from ._load import load_401k as load_401k
 from ._load import load_close_college as load_close_college
 from ._load_nhanes import load_nhanes_hba1c as load_nhanes_hba1c
+from ._load_police import load_police_searches as load_police_searches
 from ._load_recidivism import load_recidivism_names as load_recidivism_names
 from ._load_school import load_school_trial as load_school_trial
 from ._make_forest import make_cluster_trial as make_cluster_trial

@@ -232,12 +232,15 @@ def selection_bounds(
     if gamma is not None:
         if not rows.data.covariate_names:
             raise ParameterError(f"{owner}: gamma bounds selection given covariates; name some.")
+        frame, weight = rows.data.covariates, rows.data.sample_weight
+        default = default_classifier(rows.n, frame.shape[1])
+        proba = ("predict_proba", weight)
         specs = [
-            NuisanceSpec("tested", tested_learner or default_classifier(rows.n, rows.data.covariates.shape[1]),
-                         rows.tested, rows.data.covariates, None, "predict_proba", rows.data.sample_weight),
-            NuisanceSpec("outcome if tested", outcome_learner or default_classifier(rows.n, rows.data.covariates.shape[1]),
-                         y_seen, rows.data.covariates, chosen, "predict_proba", rows.data.sample_weight),
-        ]  # fmt: skip
+            NuisanceSpec("tested", tested_learner or default, rows.tested, frame, None, *proba),
+            NuisanceSpec(
+                "outcome if tested", outcome_learner or default, y_seen, frame, chosen, *proba
+            ),
+        ]
         fitter = CrossFitter(
             n_folds, stratify=rows.code, groups=rows.data.cluster, n_jobs=n_jobs,
             random_state=root_seed(random_state),

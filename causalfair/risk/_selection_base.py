@@ -234,8 +234,8 @@ class Conflict:
     def sentence(self) -> str:
         """For the summary."""
         return (
-            f"Prevalence: {self.imposed:.4g} (sd {self.imposed_sd:.2g}) was imposed; without it the "
-            f"data say {self.implied:.4g} (sd {self.implied_sd:.2g}), z = {self.z:.1f}."
+            f"Prevalence: {self.imposed:.4g} (sd {self.imposed_sd:.2g}) was imposed; without it "
+            f"the data say {self.implied:.4g} (sd {self.implied_sd:.2g}), z = {self.z:.1f}."
         )
 
 
@@ -269,8 +269,9 @@ def likelihood_estimates(
     if not model_based:
         meat = (scores * rows.weight[:, None]).T @ scores
         if data.cluster is not None:
+            columns = [str(j) for j in range(scores.shape[1])]
             clustered = InfluenceEstimates(
-                np.zeros(scores.shape[1]), scores - share @ scores, [str(j) for j in range(scores.shape[1])],
+                np.zeros(scores.shape[1]), scores - share @ scores, columns,
                 cluster=data.cluster, sample_weight=data.sample_weight,
             )  # fmt: skip
             meat = clustered.vcov * len(rows.y) ** 2
@@ -307,8 +308,8 @@ def conflict_of(
     conflict = Conflict(float(free.estimate[0]), implied_sd, prevalence, prevalence_sd)
     if abs(conflict.z) > CONFLICT:
         warn(
-            f"{owner}: the data contradict the prevalence. {conflict.sentence()} A wrong prevalence "
-            "held tightly is worse than none: check its source and population, or raise "
+            f"{owner}: the data contradict the prevalence. {conflict.sentence()} A wrong "
+            "prevalence held tightly is worse than none: check its source and population, or raise "
             "prevalence_sd.",
             WeakIdentificationWarning,
         )

@@ -58,9 +58,8 @@ def check_prevalence(prevalence: Any, prevalence_sd: Any, owner: str) -> None:
         One without the other.
     """
     if (prevalence is None) != (prevalence_sd is None):
-        given, missing = (
-            ("prevalence", "prevalence_sd") if prevalence_sd is None else ("prevalence_sd", "prevalence")
-        )  # fmt: skip
+        names = ("prevalence", "prevalence_sd")
+        given, missing = names if prevalence_sd is None else names[::-1]
         raise ParameterError(
             f"{owner} got {given} without {missing}. There is no default: a wrong prevalence held "
             "tightly is worse than none, so say how well it is known."
@@ -348,9 +347,11 @@ class SelectionEstimator(CausalEstimator):
             rows.append(["expertise", str(self.expertise_test_), meaning])
         selection = self.estimates_["correlation"]
         low, high = selection.conf_int()[0]
-        meaning = "testers see more than X" if low > 0 else (
-            "testers pick low risk: recode the outcome" if high < 0 else "selection on the unseen not shown"
-        )  # fmt: skip
+        meaning = "selection on what X does not hold is not shown"
+        if low > 0:
+            meaning = "testers see more than X"
+        elif high < 0:
+            meaning = "testers pick low risk: recode the outcome"
         rows.append(["correlation", f"[{low:.2f}, {high:.2f}]", meaning])
         return Table(["", "value", "meaning"], rows, "Diagnostics")
 
@@ -383,8 +384,10 @@ def _posterior_mode(objective: SelectionObjective, start: FloatArray) -> Any:
 
 
 def _log_posterior(objective: SelectionObjective) -> Any:
-    """Log-likelihood plus priors: normal coefficients (sd 3 on standardised columns), half-normal
-    sigma (3 standard deviations of the outcome), normal atanh correlation and log ratio.
+    """Log-likelihood plus priors.
+
+    Normal coefficients (sd 3 on standardised columns), half-normal sigma (3 standard deviations of
+    the outcome), standard normal atanh correlation and log ratio.
     """
     loose = objective.n_free - len(objective.likelihood.extras) - objective.ratio_is_free
     has_sigma = "log_sigma" in objective.likelihood.extras

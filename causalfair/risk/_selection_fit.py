@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+# Standardised coefficients and log scales beyond this are accidents of a line search.
+FAR_OUT = 50.0
+
+
 @dataclass(frozen=True)
 class SelectionObjective:
     """Log-likelihood in the free parameters, with what is known from outside.
@@ -108,7 +112,9 @@ class SelectionObjective:
         return float(share @ mean), gradient, mean
 
     def value(self, free: FloatArray) -> tuple[float, FloatArray]:
-        """Penalised log-likelihood and its gradient."""
+        """Penalised log-likelihood and its gradient; minus infinity absurdly far out."""
+        if not np.abs(free).max() < FAR_OUT:
+            return -np.inf, np.zeros_like(free)
         theta, jacobian = self.expand(free)
         terms = self.likelihood.terms(theta, self.rows)
         value = float(self.rows.weight @ terms.loglik)

@@ -14,8 +14,9 @@ from causalfair._core.compat import Interval, StrOptions, fit_context, posterior
 from causalfair._core.logging import warn
 from causalfair._core.random import generator, root_seed
 from causalfair._core.roles import resolve_roles
+from causalfair._core.sampling import Convergence
 from causalfair._core.typing import FloatArray
-from causalfair.exceptions import ConvergenceWarning, ParameterError, WeakIdentificationWarning
+from causalfair.exceptions import ParameterError, WeakIdentificationWarning
 from causalfair.inference import DrawEstimates
 from causalfair.inference.estimates import Estimates
 from causalfair.reporting import Table, estimates_table
@@ -45,10 +46,8 @@ class ThresholdTest(CausalEstimator):
     priors : {"published", "weak"} or ThresholdPriors, default "published"
         Those of [2]_ (stops across a country) or [1]_ (county-level traffic stops); weaker
         ones; or your own. :meth:`check` says where data and prior disagree.
-    sampler : {"nutpie", "laplace"}, default "nutpie"
-        The no-U-turn sampler, or a normal approximation around the mode: quick, for exploring.
     draws, tune, chains : int
-        Of the sampler; ``"laplace"`` makes ``draws * chains`` draws.
+        Of the no-U-turn sampler.
     target_accept : float, default 0.8
         Of the sampler.
     random_state : int, SeedSequence, Generator, RandomState or None
@@ -59,8 +58,8 @@ class ThresholdTest(CausalEstimator):
     estimates_ : DrawEstimates
         ``"threshold:<group>"``: mean threshold over places, weighted by the stops of all groups
         there, as a probability of guilt.
-    posterior_ : arviz.InferenceData or None
-        Draws of group thresholds and group parameters; None for ``sampler="laplace"``.
+    posterior_ : arviz.InferenceData
+        Draws of group thresholds, group parameters and the rates and threshold of every cell.
     cells_ : pandas.DataFrame
         One row a group and place: counts, observed and fitted rates, threshold.
     groups_ : tuple of str
@@ -93,11 +92,15 @@ class ThresholdTest(CausalEstimator):
 
     Examples
     --------
+    >>> import warnings
     >>> from causalfair.datasets import make_threshold_searches
     >>> from causalfair.risk import ThresholdTest
-    >>> frame, truth = make_threshold_searches(12, random_state=0)
-    >>> test = ThresholdTest(priors="weak", sampler="laplace", draws=200, random_state=0).fit(
-    ...     frame, "hits", searches="searches", stops="stops", group="group", place="place")
+    >>> frame, truth = make_threshold_searches(4, random_state=0)
+    >>> test = ThresholdTest(priors="weak", draws=50, tune=50, chains=2, random_state=0)
+    >>> with warnings.catch_warnings():  # far too few draws
+    ...     warnings.simplefilter("ignore")
+    ...     test = test.fit(
+    ...         frame, "hits", searches="searches", stops="stops", group="group", place="place")
     >>> test.groups_
     ('black', 'hispanic', 'white')
     """
@@ -116,7 +119,6 @@ class ThresholdTest(CausalEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "form": [StrOptions({"discriminant", "beta"})],
         "priors": [StrOptions({"published", "weak"}), ThresholdPriors],
-        "sampler": [StrOptions({"nutpie", "laplace"})],
         "draws": [Interval(Integral, 10, None, closed="left")],
         "tune": [Interval(Integral, 10, None, closed="left")],
         "chains": [Interval(Integral, 1, None, closed="left")],
@@ -128,7 +130,6 @@ class ThresholdTest(CausalEstimator):
         form: Literal["discriminant", "beta"] = "discriminant",
         *,
         priors: Literal["published", "weak"] | ThresholdPriors = "published",
-        sampler: Literal["nutpie", "laplace"] = "nutpie",
         draws: int = 1000,
         tune: int = 1000,
         chains: int = 4,
@@ -137,7 +138,6 @@ class ThresholdTest(CausalEstimator):
     ) -> None:
         self.form = form
         self.priors = priors
-        self.sampler = sampler
         self.draws = draws
         self.tune = tune
         self.chains = chains
@@ -196,7 +196,7 @@ class ThresholdTest(CausalEstimator):
         root = root_seed(self.random_state)
         self.groups_, self._data_cells = cells.groups, cells
         model = ThresholdModel(cells, self._priors(), self.form)
-        draws = self._sample(model, root, owner)
+        self.posterior_, self._health, draws = self._sample(model, root, owner)
         self._store(model, draws)
         self._finish(data, seed=root)
         return self
@@ -206,8 +206,8 @@ class ThresholdTest(CausalEstimator):
 
     def _sample(
         self, model: ThresholdModel, root: np.random.SeedSequence, owner: str
-    ) -> dict[str, FloatArray]:
-        """Draws (B, ...) of what is reported."""
+    ) -> tuple[Any, Convergence, dict[str, FloatArray]]:
+        """Posterior, its convergence, and draws (B, ...) of what is reported."""
         mode = posterior_mode(model)
         model.start_roots_at(mode)
         weights = model.cells.place_weights()
@@ -218,11 +218,6 @@ class ThresholdTest(CausalEstimator):
             cell = {"cell_threshold": threshold, "search_rate": search, "hit_rate": hit}
             return {"threshold": weights @ threshold, **model.group_parameters(x), **cell}
 
-        if self.sampler == "laplace":
-            self.posterior_, self._health = None, None
-            points = laplace_draws(model, mode, self.draws * self.chains, root, owner)
-            found = [report(point) for point in points]
-            return {name: np.array([one[name] for one in found]) for name in found[0]}
         labels = [
             f"{model.cells.groups[g]}, {model.cells.places[p]}"
             for g, p in zip(model.cells.group, model.cells.place, strict=True)
@@ -234,15 +229,15 @@ class ThresholdTest(CausalEstimator):
         posterior = Posterior(
             model.density, report, dims, {"group": model.cells.groups, "cell": labels}
         )
-        self.posterior_ = sample_posterior(
+        trace = sample_posterior(
             posterior, mode, np.ones(model.n_dim), draws=self.draws, tune=self.tune,
             chains=self.chains, target_accept=self.target_accept, seed=root,
         )  # fmt: skip
-        self._health = judge(self.posterior_, [name for name in dims if name not in CELL_NAMES])
-        self._health.warn(owner, ADVICE)
-        dataset = posterior_dataset(self.posterior_)
+        health = judge(trace, [name for name in dims if name not in CELL_NAMES])
+        health.warn(owner, ADVICE)
+        dataset = posterior_dataset(trace)
         shape = (self.chains * self.draws, -1)
-        return {name: np.asarray(dataset[name]).reshape(shape) for name in dims}
+        return trace, health, {name: np.asarray(dataset[name]).reshape(shape) for name in dims}
 
     def _store(self, model: ThresholdModel, draws: dict[str, FloatArray]) -> None:
         import pandas as pd
@@ -275,7 +270,7 @@ class ThresholdTest(CausalEstimator):
         if self._surprise:
             warn(
                 f"ThresholdTest.fit: {self._surprise[0]} Data and prior disagree, so that the "
-                'thresholds lean on the prior; try priors="weak" or ThresholdPriors(...) of your own.',
+                'thresholds lean on the prior; try priors="weak" or ThresholdPriors of your own.',
                 WeakIdentificationWarning,
             )
 
@@ -347,14 +342,11 @@ class ThresholdTest(CausalEstimator):
             Differences from the largest group, which should all be near zero.
         """
         check_is_fitted(self)
-        cells = shuffled_cells(self._data_cells, generator(root_seed(random_state), 0))
-        model = ThresholdModel(cells, self._priors(), self.form)
-        mode = posterior_mode(model)
-        points = laplace_draws(
-            model, mode, 1000, root_seed(random_state), "ThresholdTest.placebo_test"
-        )
-        weights = cells.place_weights()
-        draws = np.array([weights @ model.thresholds(point) for point in points])
+        seed = root_seed(random_state)
+        cells = shuffled_cells(self._data_cells, generator(seed, 0))
+        owner = "ThresholdTest.placebo_test"
+        _, _, found = self._sample(ThresholdModel(cells, self._priors(), self.form), seed, owner)
+        draws = found["threshold"]
         base = int(np.argmax(np.bincount(cells.group, weights=cells.stops)))
         others = [j for j in range(len(cells.groups)) if j != base]
         names = [f"placebo {self.groups_[j]} - {self.groups_[base]}" for j in others]
@@ -392,9 +384,8 @@ class ThresholdTest(CausalEstimator):
             ["search rate, RMSE of the fit", f"{search:.2g}", "weighted by stops"],
             ["hit rate, RMSE of the fit", f"{hit:.2g}", f"chance alone gives about {noise:.2g}"],
         ]
-        if self._health is not None:
-            meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
-            rows.append(["sampler", sentence(self._health), meaning])
+        meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
+        rows.append(["sampler", sentence(self._health), meaning])
         rows.append(
             ["prior", "in conflict" if self._surprise else "agrees", " ".join(self._surprise)]
         )
@@ -422,10 +413,7 @@ class ThresholdTest(CausalEstimator):
             "Hit rates do not tell discrimination: they average over everybody searched, not over "
             "those at the threshold (infra-marginality)."
         ]
-        if self._health is not None:
-            notes.append(f"Sampler: {sentence(self._health)}.")
-        else:
-            notes.append("Normal approximation around the mode; sample (nutpie) before reporting.")
+        notes.append(f"Sampler: {sentence(self._health)}.")
         return notes
 
 
@@ -443,26 +431,6 @@ def posterior_mode(model: ThresholdModel) -> FloatArray:
     options = {"maxiter": 5000, "maxfun": 20000, "maxcor": 30, "ftol": 1e-13}
     found = minimize(loss, model.start(), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x)
-
-
-def laplace_draws(
-    model: ThresholdModel, mode: FloatArray, count: int, root: np.random.SeedSequence, owner: str
-) -> FloatArray:
-    """Normal draws around the mode with the curvature there."""
-    from scipy.linalg import cholesky, solve_triangular
-
-    information = -model.hessian(mode)
-    values, vectors = np.linalg.eigh(information)
-    if values[0] <= 0:
-        warn(
-            f"{owner}: the density is not concave at the mode found (smallest curvature "
-            f"{values[0]:.2g}); the normal approximation is rough. Use sampler='nutpie'.",
-            ConvergenceWarning,
-        )
-        information = (vectors * np.clip(values, 1e-3, None)) @ vectors.T
-    root_matrix = cholesky(information, lower=False)
-    noise = generator(root, 2).standard_normal((model.n_dim, count))
-    return np.asarray(mode + solve_triangular(root_matrix, noise).T)
 
 
 def _surprises(found: dict[str, DrawEstimates], priors: ThresholdPriors) -> list[str]:

@@ -142,7 +142,6 @@ class ThresholdModel:
         self._counts = cells.counts()
         searched, left = cells.searches + 0.5, cells.stops - cells.searches + 0.5
         self._center, self._error = np.log(searched / left), np.sqrt(1 / searched + 1 / left)
-        self._gradient, self._u = np.empty((cells.n, 3)), np.empty(cells.n)
         # A fixed start of the root search: same coordinates, same bits.
         self._start = np.full(cells.n, priors.threshold[0])
         f, e, rate = self.coordinates(np.zeros(self.n_dim))
@@ -194,14 +193,16 @@ class ThresholdModel:
         f, e, rate = self.coordinates(x)
         mean = (q.threshold[0] + q.threshold[1] * x[s["threshold"]])[c.group]
         spread = q.threshold_spread * np.exp(x[s["log_spread"]])
+        # Chains run in threads: no buffer is shared between calls.
+        by_cell, u = np.empty((c.n, 3)), np.empty(c.n)
         value = float(
             threshold_cells(
                 self.beta, jacobian, f, e, rate, self._counts, mean, spread[c.group], self._start,
-                self._u, self._gradient,
+                u, by_cell,
             )
         )  # fmt: skip
-        z = (self._u - mean) / spread[c.group]
-        by_f, by_e, by_rate = self._gradient.T
+        z = (u - mean) / spread[c.group]
+        by_f, by_e, by_rate = by_cell.T
         # Standard normal coordinates, but rates (their prior is the thresholds') and spreads.
         gradient = -x
         gradient[s["rate"]] = self._error * by_rate
@@ -267,12 +268,3 @@ class ThresholdModel:
             "location": q.threshold[0] + q.threshold[1] * x[s["threshold"]],
             "spread": q.threshold_spread * np.exp(x[s["log_spread"]]),
         }
-
-    def hessian(self, x: FloatArray) -> FloatArray:
-        """Hessian of the marginal log density by central differences of its gradient."""
-        matrix = np.empty((self.n_dim, self.n_dim))
-        for j in range(self.n_dim):
-            step = np.zeros(self.n_dim)
-            step[j] = 1e-4
-            matrix[:, j] = (self.marginal(x + step)[1] - self.marginal(x - step)[1]) / 2e-4
-        return np.asarray((matrix + matrix.T) / 2.0)

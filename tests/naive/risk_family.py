@@ -19,8 +19,9 @@ def bivariate_cdf(h, k, rho):
     def integrand(u):
         return norm.pdf(u) * ndtr((k - rho * u) / root)
 
-    bend = np.clip([k / rho if rho else 0.0, (k - 6 * root) / rho if rho else 0.0,
-                    (k + 6 * root) / rho if rho else 0.0], -12.0, max(min(h, 12.0), -12.0))  # fmt: skip
+    # Where the inner distribution function turns from 0 to 1, the integrand bends.
+    bend = [(k + m * root) / rho for m in (-6, 0, 6)] if abs(rho) > 1e-3 else [0.0]
+    bend = np.clip(bend, -12.0, max(min(h, 12.0), -12.0))
     edges = np.unique([-12.0, *bend, min(h, 12.0)])
     return sum(
         quad(integrand, a, b, epsabs=1e-17, epsrel=1e-13, limit=400)[0]

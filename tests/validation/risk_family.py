@@ -1,0 +1,186 @@
+"""Monte-Carlo tables of the selection models, the odds identity and the threshold test.
+
+``python tests/validation/risk_family.py`` rewrites ``docs/_data/validation/risk_family_*.csv``;
+``--quick`` runs fewer replications and compares with the stored tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from iv import FOLDER
+from scipy.special import expit
+
+from causalfair.datasets import (
+    make_heckman_selection,
+    make_probit_selection,
+    make_threshold_searches,
+)
+from causalfair.exceptions import CausalFairWarning, ConvergenceError, IdentificationError
+from causalfair.risk import (
+    BivariateProbitSelection,
+    DecisionShiftEstimator,
+    HeckmanRisk,
+    ThresholdPriors,
+    ThresholdTest,
+)
+
+
+def line(found: list[tuple[float, float, float, float, float]]) -> dict[str, float]:
+    """Bias, spread, standard error and coverage of (estimate, se, low, high, truth)."""
+    estimate, error, low, high, truth = np.array(found).T
+    return {
+        "replications": len(found),
+        "bias": float(np.mean(estimate - truth)),
+        "SD": float(np.std(estimate - truth)),
+        "mean SE": float(np.mean(error)),
+        "coverage": float(np.mean((low <= truth) & (truth <= high))),
+    }
+
+
+def record(estimates: Any, term: str, truth: float) -> tuple[float, float, float, float, float]:
+    one = estimates[term]
+    low, high = one.conf_int()[0]
+    return float(one.estimate[0]), float(one.std_error[0]), float(low), float(high), truth
+
+
+def table_selection(replications: int) -> pd.DataFrame:
+    """Heckman and probit selection: what each piece of knowledge buys."""
+    lines = []
+    heckman = {"tested": "tested", "covariates": ["x1", "x2", "x3", "x4"]}
+    probit = {"tested": "tested", "covariates": ["x1", "x2", "x3"]}
+    for model, known in [
+        (m, k) for m in ("Heckman", "probit")
+        for k in ("none", "prevalence", "expertise", "both")
+    ]:  # fmt: skip
+        found: dict[str, list] = {"correlation": [], "prevalence": []}
+        failed = 0
+        for seed in range(replications):
+            normal = model == "Heckman"
+            make = make_heckman_selection if normal else make_probit_selection
+            frame, truth = make(1000 if normal else 3000, random_state=1000 + seed)
+            mean = float(truth["mean"].mean()) if normal else truth["prevalence"]
+            sd = 0.1 if normal else 0.01
+            noise = np.random.default_rng(seed).normal(scale=sd)
+            options: dict[str, Any] = {}
+            if known in ("prevalence", "both"):
+                options |= {"prevalence": mean + noise, "prevalence_sd": sd}
+            if known in ("expertise", "both"):
+                options["expertise"] = ["x1"]
+            try:
+                est = (HeckmanRisk if normal else BivariateProbitSelection)(**options).fit(
+                    frame, "y", **(heckman if normal else probit)
+                )
+            except (ConvergenceError, IdentificationError):
+                failed += 1
+                continue
+            found["correlation"].append(record(est.estimates_, "correlation", truth["correlation"]))
+            found["prevalence"].append(record(est.estimates_, "prevalence", mean))
+        for term, rows in found.items():
+            lines.append(
+                {"model": model, "knowledge": known, "term": term, **line(rows), "refused": failed}
+            )
+    return pd.DataFrame(lines)
+
+
+def table_odds(replications: int) -> pd.DataFrame:
+    """The decision shift under four laws of the unobservable."""
+    laws = {
+        "uniform": lambda rng, n: rng.uniform(0, 2, n),
+        "normal": lambda rng, n: rng.normal(size=n),
+        "two points": lambda rng, n: rng.choice([-1.0, 1.5], n),
+        "exponential": lambda rng, n: rng.exponential(1.0, n),
+    }
+    lines = []
+    for name, law in laws.items():
+        found: dict[str, list] = {"shift": [], "risk of the untested": []}
+        for seed in range(replications):
+            rng = np.random.default_rng([seed, len(name)])
+            n = 5_000
+            score = rng.normal(size=n) + law(rng, n) - 1.5
+            y, t = rng.random(n) < expit(score), rng.random(n) < expit(score + 1.0)
+            sd = 0.002
+            est = DecisionShiftEstimator(
+                prevalence=float(expit(score).mean()) + rng.normal(scale=sd), prevalence_sd=sd
+            ).fit(np.empty((n, 0)), np.where(t, y, np.nan), tested=t)
+            untested = float(np.sum((1 - expit(score + 1)) * expit(score)))
+            untested /= float(np.sum(1 - expit(score + 1)))
+            found["shift"].append(record(est.estimates_, "shift", 1.0))
+            found["risk of the untested"].append(
+                record(est.estimates_, "risk of the untested", untested)
+            )
+        lines += [{"law": name, "term": term, **line(rows)} for term, rows in found.items()]
+    return pd.DataFrame(lines)
+
+
+def table_thresholds(replications: int) -> pd.DataFrame:
+    """Threshold test, discriminant form, groups and their difference."""
+    priors = ThresholdPriors(
+        guilt=(-2.2, 0.3), signal=(0.7, 0.2), threshold_spread=0.5, place_guilt=0.1,
+        place_signal=0.05,
+    )  # fmt: skip
+    found: dict[str, list] = {"threshold:a": [], "threshold:b": [], "b - a": []}
+    for seed in range(replications):
+        frame, truth = make_threshold_searches(
+            10, thresholds={"a": 0.35, "b": 0.15}, stops=3000, signal="discriminant",
+            random_state=seed,
+        )  # fmt: skip
+        test = ThresholdTest(priors=priors, draws=300, tune=300, chains=2, random_state=0).fit(
+            frame, "hits", searches="searches", stops="stops", group="group", place="place"
+        )
+        true = truth["thresholds"]
+        for group in "ab":
+            found[f"threshold:{group}"].append(
+                record(test.estimates_, f"threshold:{group}", true[group])
+            )
+        found["b - a"].append(record(test.differences("a"), "b - a", true["b"] - true["a"]))
+    return pd.DataFrame([{"term": term, **line(rows)} for term, rows in found.items()])
+
+
+def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name and content of every table; ``scale`` multiplies the replications."""
+    yield "risk_family_odds_identity", table_odds(round(200 * scale))
+    yield "risk_family_selection", table_selection(round(60 * scale))
+    yield "risk_family_thresholds", table_thresholds(round(12 * scale))
+
+
+def disagreements(name: str, new: pd.DataFrame, stored: pd.DataFrame) -> list[str]:
+    """Coverage of a small run that lies beyond four standard errors of the stored one."""
+    problems = []
+    for (_, a), (_, b) in zip(new.iterrows(), stored.iterrows(), strict=True):
+        p = float(np.clip(b["coverage"], 0.02, 0.98))
+        allowed = 4 * np.sqrt(p * (1 - p) * (1 / a["replications"] + 1 / b["replications"]))
+        if abs(a["coverage"] - b["coverage"]) > allowed:
+            problems.append(f"{name}: {dict(a)} against stored coverage {b['coverage']}")
+    return problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="compare a small run with the tables")
+    quick = parser.parse_args().quick
+    problems: list[str] = []
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalFairWarning)
+        for name, table in tables(0.2 if quick else 1.0):
+            path = FOLDER / f"{name}.csv"
+            if quick:
+                problems += disagreements(name, table, pd.read_csv(path))
+            else:
+                table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+            print(f"\n{name} ({time.perf_counter() - start:.0f} s)\n{table.round(3).to_string()}")
+    print("\n".join(problems) if problems else "\nAll tables agree." if quick else "\nStored.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
