@@ -18,8 +18,7 @@ from causalfair.imagery import ImageSequenceCATE
 class Specimen:
     """How to make an estimator and how to fit it on a frame.
 
-    ``weighted`` and ``clustered`` say whether ``fit`` takes these roles; ``seeded`` whether the
-    estimator has a ``random_state`` that changes its result.
+    ``seeded`` says whether a ``random_state`` among the parameters changes ``estimates_``.
     """
 
     make: Callable[..., Any]
@@ -27,6 +26,7 @@ class Specimen:
     y: str
     roles: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    seeded: bool = True
 
     def estimator(self, **changes: Any) -> Any:
         return self.make(**{**self.parameters, **changes})
@@ -145,14 +145,58 @@ def imagery_specimens() -> dict[str, Specimen]:
     }  # fmt: skip
 
 
-SPECIMENS: dict[str, Specimen] = {**iv_specimens(), **forest_specimens(), **imagery_specimens()}
+@functools.cache
+def texts(name: str) -> pd.DataFrame:
+    from causalfair import datasets
+
+    frame, _ = getattr(datasets, name)(300, random_state=4)
+    return frame.assign(place=np.arange(300) % 7)
+
+
+def reward_specimens() -> dict[str, Specimen]:
+    from causalfair import reward
+
+    def on(name: str) -> Callable[[], pd.DataFrame]:
+        return functools.partial(texts, name)
+
+    held = {"embedding": ["x"], "categorical": "place"}
+    # The seed splits the rows for held-out scores; the unpenalised effects need no split.
+    unseeded: dict[str, Any] = {"parameters": {"random_state": 0}, "seeded": False}
+    return {
+        "DeconfoundedReward": Specimen(
+            reward.DeconfoundedReward, on("make_linear_reward"), "y", {**held, "numeric": "w"},
+            **unseeded,
+        ),
+        "InstrumentedReward": Specimen(
+            reward.InstrumentedReward, on("make_popularity_iv"), "y",
+            {**held, "endogenous": "popularity", "instruments": "slot"}, **unseeded,
+        ),
+        "ProximalReward": Specimen(
+            reward.ProximalReward, on("make_proximal_reward"), "y",
+            {**held, "outcome_proxy": "outcome_proxy", "text_proxy": "text_proxy"},
+            **unseeded,
+        ),
+        "PairwiseReward": Specimen(
+            reward.PairwiseReward, on("make_preferences"), "win",
+            {"covariates": ["d0", "d1", "d2", "d3"], "nuisance": "length_gap"},
+            **unseeded,
+        ),
+    }  # fmt: skip
+
+
+SPECIMENS: dict[str, Specimen] = {
+    **iv_specimens(),
+    **forest_specimens(),
+    **imagery_specimens(),
+    **reward_specimens(),
+}
 
 
 def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """The same fit in terms of plain arrays: ``X, y, roles``."""
     frame = specimen.frame()
     roles = dict(specimen.roles)
-    columns = roles.pop("covariates")
+    columns = roles.pop("covariates") if "covariates" in roles else roles.pop("embedding")
     arrays = {
         role: frame[value].to_numpy() if isinstance(value, str) else value
         for role, value in roles.items()
