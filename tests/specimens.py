@@ -236,15 +236,55 @@ def fairness_specimens() -> dict[str, Specimen]:
     }
 
 
+@functools.cache
+def texts(name: str) -> pd.DataFrame:
+    from causalfair import datasets
+
+    frame, _ = getattr(datasets, name)(300, random_state=4)
+    return frame.assign(place=np.arange(300) % 7)
+
+
+def reward_specimens() -> dict[str, Specimen]:
+    from causalfair import reward
+
+    def on(name: str) -> Callable[[], pd.DataFrame]:
+        return functools.partial(texts, name)
+
+    held = {"embedding": ["x"], "categorical": "place"}
+    # The seed splits the rows for held-out scores; the unpenalised effects need no split.
+    unseeded: dict[str, Any] = {"parameters": {"random_state": 0}, "seed_matters": False}
+    return {
+        "DeconfoundedReward": Specimen(
+            reward.DeconfoundedReward, on("make_linear_reward"), "y", {**held, "numeric": "w"},
+            **unseeded,
+        ),
+        "InstrumentedReward": Specimen(
+            reward.InstrumentedReward, on("make_popularity_iv"), "y",
+            {**held, "endogenous": "popularity", "instruments": "slot"}, **unseeded,
+        ),
+        "ProximalReward": Specimen(
+            reward.ProximalReward, on("make_proximal_reward"), "y",
+            {**held, "outcome_proxy": "outcome_proxy", "text_proxy": "text_proxy"},
+            **unseeded,
+        ),
+        "PairwiseReward": Specimen(
+            reward.PairwiseReward, on("make_preferences"), "win",
+            {"covariates": ["d0", "d1", "d2", "d3"], "nuisance": "length_gap"},
+            **unseeded,
+        ),
+    }  # fmt: skip
+
+
 SPECIMENS: dict[str, Specimen] = {
     **iv_specimens(),
     **forest_specimens(),
     **imagery_specimens(),
+    **reward_specimens(),
     **fairness_specimens(),
     **risk_specimens(),
 }
 # Roles that name the columns of X itself.
-OF_X = ("covariates", "proxies", "probability")
+OF_X = ("covariates", "proxies", "probability", "embedding")
 
 
 def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

@@ -1,6 +1,12 @@
 from ._absorb import Absorber as Absorber
 from ._compare import MethodComparison as MethodComparison
 from ._compare import best_of_n_curve as best_of_n_curve
+from ._corrections import RandomEffects as RandomEffects
+from ._corrections import absorbed_ridge as absorbed_ridge
+from ._corrections import conformal_radius as conformal_radius
+from ._corrections import independence_weights as independence_weights
+from ._corrections import random_effects as random_effects
+from ._corrections import unflip_rate as unflip_rate
 from ._density import density_ratio as density_ratio
 from ._density import ratio_balance as ratio_balance
 from ._diagnostics import RewardDiagnostics as RewardDiagnostics
@@ -8,6 +14,7 @@ from ._diagnostics import amplification as amplification
 from ._encoders import TransformerEncoder as TransformerEncoder
 from ._encoders import write_head as write_head
 from ._estimator import DeconfoundedReward as DeconfoundedReward
+from ._evidence import NegativeControl as NegativeControl
 from ._experiments import select_experiments as select_experiments
 from ._export import as_reward_function as as_reward_function
 from ._features import TextFeaturizer as TextFeaturizer

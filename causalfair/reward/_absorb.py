@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -293,10 +294,11 @@ class Absorber(BaseEstimator):
         plan = self._plan
         d = columns.shape[1]
         sample = columns[:: max(1, len(columns) // 1024)].mean(axis=0)
-        edges = np.linspace(0, d, _n_blocks(d) + 1).astype(int)
+        edges = np.linspace(0, d, _n_blocks(d) + 1).astype(int).tolist()
+        empty = np.empty(0)
         blocks = [
-            _Block(int(a), (0.0,) * int(b - a), sample[a:b], *(np.empty(0) for _ in range(4)))
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            _Block(int(a), (0.0,) * int(b - a), sample[a:b], empty, empty, empty, empty)
+            for a, b in pairwise(edges)
         ]
         _each(lambda block: _start(plan, columns, block), blocks)
         if not all(np.isfinite(block.spread).all() for block in blocks):

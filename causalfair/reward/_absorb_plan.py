@@ -1,4 +1,4 @@
-"""What the absorber knows before it sees a column: codes, sorted rows, components, a sparse system."""
+"""What the absorber knows before it sees a column: codes, sorted rows, components."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Plan:
 
     eliminated: int
     others: tuple[int, ...]
-    main: IntArray
+    main: Any
     codes: Any
     weight: FloatArray
     sorted_codes: Any
@@ -140,14 +140,15 @@ def make_plan(factors: list[Factor], weight: FloatArray | None) -> Plan:
     main = int(np.argmax(levels))
     others = tuple(sorted((j for j in range(len(levels)) if j != main), key=lambda j: -levels[j]))
     codes = np.empty((len(factors[main].codes), len(others)), dtype=np.uint32)
-    mass, start = [np.empty(0)], 0
+    mass: list[FloatArray] = [np.empty(0)]
+    start = 0
     for column, j in enumerate(others):
         codes[:, column] = factors[j].codes
         codes[:, column] += np.uint32(start)
         mass.append(
             factors[j].counts.astype(np.float64)
             if weight is None
-            else np.bincount(factors[j].codes, weight, levels[j])
+            else np.asarray(np.bincount(factors[j].codes, weight, levels[j]), dtype=np.float64)
         )
         start += levels[j]
     main_codes = factors[main].codes.view(np.uint32)

@@ -175,20 +175,31 @@ def named_estimates(fit: Any, problem: Problem, slope: Any, sample_id: str) -> A
             return slope
         zeros = np.zeros((len(problem.y), 1))
         return InfluenceEstimates([0.0], zeros, ["calibration slope"], sample_id=sample_id)
-    table = fit.inference
-    joint = fit.method == "subtract"
-    design = problem.within if joint else fit.design
-    target = problem.y_within if joint else fit.target
-    error = target - design @ table.coef
-    project = fit.project if fit.project is not None else np.eye(len(table.coef))
-    rows = project[named] @ table.inverse
-    psi = (problem.weight * error)[:, None] * (design @ rows.T)
-    psi *= np.sqrt(table.factor) * len(error) / problem.weight.sum()
-    coef = project[named] @ table.coef
+    width = problem.X.shape[1]
+    coef, psi = influence(fit, problem, np.eye(width)[named])
     return InfluenceEstimates(
         coef, psi - psi.mean(axis=0), [problem.names[j] for j in named],
         cluster=problem.cluster, sample_id=sample_id,
     )  # fmt: skip
+
+
+def least_squares(fit: MethodFit, problem: Problem) -> tuple[FloatArray, FloatArray]:
+    """Design and target of the regression that inference rests on."""
+    if fit.method == "subtract":  # the joint regression, which knows that g was estimated
+        return problem.within, problem.y_within
+    return fit.design, fit.target
+
+
+def influence(fit: MethodFit, problem: Problem, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Unpenalised ``rows @ beta`` (m,) and its influence (n, m), small-sample factor inside."""
+    table = fit.inference
+    design, target = least_squares(fit, problem)
+    joint = fit.method == "subtract" or fit.project is None
+    mapped = rows if joint else rows @ np.asarray(fit.project)
+    psi = (problem.weight * (target - design @ table.coef))[:, None]
+    psi = psi * (design @ (mapped @ table.inverse).T)
+    psi *= np.sqrt(table.factor) * len(target) / problem.weight.sum()
+    return mapped @ table.coef, psi
 
 
 def new_features(estimator: Any, values: Any, owner: str) -> FloatArray:

@@ -125,6 +125,15 @@ class Confounders:
             len(rows), factors, self.basis[rows], self.owner, self.weight[rows], solver=self.solver
         )
 
+    def without(self, name: str) -> Confounders:
+        """All confounders but one."""
+        factors = {key: codes for key, codes in self.factors.items() if key != name}
+        kept = [j for j, owner in enumerate(self.owner) if owner != name]
+        owners = tuple(self.owner[j] for j in kept)
+        return Confounders(
+            self.n, factors, self.basis[:, kept], owners, self.weight, solver=self.solver
+        )
+
     def degrees_of_freedom(self, cluster: Any = None) -> int:
         """Degrees of freedom absorbed, the constant included."""
         rank = 0 if self._base is None else self._base.shape[1]

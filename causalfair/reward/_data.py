@@ -329,8 +329,8 @@ def read_outcome(
     if data.trials is not None:
         y, weight, tau2 = _log_odds(data, residualize, df, owner)
         notes.append(
-            f"outcome: log odds of {data.roles.names['y']} in {data.roles.names['trials']}, weights "
-            f"1 / (sampling variance + {tau2:.3g})."
+            f"outcome: log odds of {data.roles.names['y']} in {data.roles.names['trials']}, "
+            f"weights 1 / (sampling variance + {tau2:.3g})."
         )
     elif outcome == "rank":
         from scipy.stats import rankdata

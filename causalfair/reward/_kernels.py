@@ -2,10 +2,12 @@
 
 Loops over columns run over ``lanes``, a tuple with one entry a column, and loops over factors over
 ``links``: their lengths are known when the kernel is compiled. Running values of a row are tuples,
-``lanes`` being one of zeros: unlike an array they stay in registers, and become vector instructions.
+``lanes`` being one of zeros: unlike an array they stay in registers and become vectors.
 Weights of one row stand for weights that are all one. Every kernel is serial and gives the same
 bits whatever runs beside it; columns are spread over threads by the caller.
 """
+
+# mypy: allow-untyped-defs, allow-untyped-calls, disable-error-code=assignment
 
 from __future__ import annotations
 

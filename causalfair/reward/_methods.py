@@ -64,6 +64,13 @@ class Stacked:
             for rows, part in self.parts
         )
 
+    def without(self, name: str) -> Stacked:
+        """All confounders but one."""
+        parts = [
+            (rows, part.without(name) if name in part.names else part) for rows, part in self.parts
+        ]
+        return Stacked(parts, self.n)
+
     def subset(self, rows: IntArray) -> Stacked:
         """The same parts on some of the rows."""
         place = np.full(self.n, -1, dtype=np.intp)
@@ -469,7 +476,7 @@ def _finish(
     df = problem.confounders.degrees_of_freedom(nested) if own else 1
     used = gram
     if method == "as_feature":  # without its penalty it would be the joint regression
-        used = replace(gram, xx=gram.xx + fitted.penalty * np.diag(gram.scale))
+        used = replace(gram, xx=gram.xx + fitted.penalty * np.diag(gram.weight))
     table = sandwich(
         used, system.design, system.target, problem.weight, cluster=cluster,
         n_used=len(problem.y) - problem.confounders.n_singletons, df_absorbed=df,

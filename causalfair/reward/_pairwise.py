@@ -74,7 +74,7 @@ def bradley_terry(
         if decrement < 1e-22 * max(1.0, abs(value)):
             return coef, hessian
         size = 1.0
-        # Near the end a step gains less than the loss is rounded by; it is a good step all the same.
+        # Near the end a step gains less than the rounding of the loss; it is a good step still.
         slack = 4 * np.finfo(float).eps * max(1.0, abs(value))
         while (
             new := loss(coef - size * step)

@@ -51,8 +51,8 @@ def ridge_posterior(fit: MethodFit, d: int) -> Posterior:
     gram = fit.gram
     kept = gram.kept
     b = fit.ridge.coef
-    rss = max(gram.yy - 2 * b @ gram.xy + b @ gram.xx @ b, 0.0)
-    system = gram.xx + fit.ridge.penalty * np.diag(gram.scale)
+    rss = max(float(gram.yy - 2 * b @ gram.xy + b @ gram.xx @ b), 0.0)
+    system = gram.xx + fit.ridge.penalty * np.diag(gram.weight)
     values, vectors = np.linalg.eigh(system[np.ix_(kept, kept)])
     live = values > 1e-12 * float(np.max(values, initial=1e-300))
     half = np.zeros((len(b), int(live.sum())))

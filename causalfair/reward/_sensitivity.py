@@ -130,8 +130,8 @@ class Sensitivity:
     def __str__(self) -> str:
         return (
             f"estimate {self.estimate:.3g} (t {self.statistic:.2f}); an unrecorded cause must "
-            f"explain {self.robustness:.1%} of the residual variance of text and outcome to bring it to "
-            f"zero, and {self.robustness_significance:.1%} to make it insignificant."
+            f"explain {self.robustness:.1%} of the residual variance of text and outcome to bring "
+            f"it to zero, and {self.robustness_significance:.1%} to make it insignificant."
         )
 
 
