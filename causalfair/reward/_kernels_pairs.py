@@ -1,5 +1,7 @@
 """Compiled loop that thins pairs."""
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import numpy as np
