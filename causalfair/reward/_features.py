@@ -196,7 +196,7 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         self.fit_transform(X, y)
         return self
 
-    def fit_transform(self, X: Sequence[str], y: Any = None, **_: Any) -> FloatArray:  # noqa: ARG002
+    def fit_transform(self, X: Sequence[str], y: Any = None) -> FloatArray:  # noqa: ARG002
         """Learn vocabulary and SVD, and return the features.
 
         Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -37,6 +38,7 @@ __all__ = [
 
 METHODS = ("orthogonal", "subtract", "naive", "as_feature", "residual_y", "invariant")
 MOST_DUMMIES = 2_000
+MOST_HELD = 10_000_000  # entries of the features up to which all folds are held at once
 
 
 @dataclass
@@ -197,7 +199,8 @@ class Problem:
     @property
     def share(self) -> FloatArray:
         """Share (d,) of each feature's variance left within the confounders."""
-        _ = self.within
+        if "share" not in self._cache:
+            _ = self.within
         return self._cache["share"]  # type: ignore[no-any-return]
 
     @property
@@ -222,22 +225,32 @@ class Problem:
             self.blocks, self.names, None, None, self.n_folds, self.seed,
         )  # fmt: skip
 
-    def parts(self) -> list[tuple[Problem, Problem, IntArray]]:
+    def parts(self) -> Iterator[tuple[Problem, Problem, IntArray]]:
         """Training problem, held-out problem and held-out rows of every fold.
 
         Each is residualised on its own rows: with small strata, means that straddle folds would
-        tell the training rows about the held-out outcomes.
+        tell the training rows about the held-out outcomes. The features of large problems are
+        held for one fold at a time; what is small (cross products, confounders) is kept.
         """
+        kept = self._cached("parts", list)
+        for fold in range(self.n_folds):
+            rows, others = np.flatnonzero(self.folds == fold), np.flatnonzero(self.folds != fold)
+            if fold == len(kept):
+                kept.append((self.take(others), self.take(rows)))
+            train, test = kept[fold]
+            for part, own in ((train, others), (test, rows)):
+                if len(part.X) < len(own):
+                    part.X = self.X[own]
+            yield train, test, rows
+            if self.X.size > MOST_HELD:
+                train.release()
+                test.release()
 
-        def make() -> list[tuple[Problem, Problem, IntArray]]:
-            out = []
-            for fold in range(self.n_folds):
-                rows = np.flatnonzero(self.folds == fold)
-                train = self.take(np.flatnonzero(self.folds != fold))
-                out.append((train, self.take(rows), rows))
-            return out
-
-        return self._cached("parts", make)  # type: ignore[no-any-return]
+    def release(self) -> None:
+        """Forget the features and what is as large as they are."""
+        self.X = np.empty((0, self.X.shape[1]))
+        self._cache.pop("centred", None)
+        self._cache.pop("within", None)
 
     def held_out(self, values: FloatArray) -> FloatArray:
         """Values (n,) residualised fold by fold on the fold's own strata."""
@@ -369,8 +382,7 @@ def _system(problem: Problem, method: str, effect: FloatArray | None) -> System:
 def learn(problem: Problem, method: str, penalty: float) -> FloatArray:
     """Coefficients (d,) of a method at a given penalty, without inference."""
     if method in ("orthogonal", "subtract"):
-        system = _within_system(problem)
-        coef = ridge(_gram(problem, system), penalty).coef
+        coef = ridge(_within_gram(problem), penalty).coef
         if method == "orthogonal":
             return coef
         system = _system(problem, method, _confounder_effect(problem, coef))
@@ -407,6 +419,11 @@ def _gram(problem: Problem, system: System) -> Gram:
     return make_gram(system.design, system.target, problem.weight, kept=system.kept, blocks=blocks)
 
 
+def _within_gram(problem: Problem) -> Gram:
+    """Cross products of the residualised problem, kept with it."""
+    return problem._cached("gram", lambda: _gram(problem, _within_system(problem)))  # type: ignore[no-any-return]
+
+
 def _least_squares(
     problem: Problem, system: System, penalty: float | None
 ) -> tuple[Gram, RidgeFit]:
@@ -422,8 +439,7 @@ def _least_squares(
 def _fold_grams(problem: Problem, system: System, gram: Gram) -> list[tuple[Gram, Gram]]:
     """Cross products of training and held-out rows; each residualised on its own, if at all."""
     if system.within:
-        sides = [(train, test) for train, test, _ in problem.parts()]
-        return [(_gram(a, _within_system(a)), _gram(b, _within_system(b))) for a, b in sides]
+        return [(_within_gram(train), _within_gram(test)) for train, test, _ in problem.parts()]
     out = []
     for fold in range(problem.n_folds):
         rows = problem.folds == fold

@@ -169,8 +169,8 @@ class Pairs:
             ``.jsonl`` or ``.parquet``.
         kind : {"preference", "reward", "unpaired", "prompt", "sft", "weighted"}
             ``"preference"`` (default): ``prompt, chosen, rejected, margin`` (DPO). ``"reward"``:
-            the same without prompt (reward trainer). ``"unpaired"``: ``prompt, completion, label`` of
-            every text (KTO). ``"prompt"``: each prompt once (GRPO and RLOO, with
+            the same without prompt (reward trainer). ``"unpaired"``: ``prompt, completion, label``
+            of every text (KTO). ``"prompt"``: each prompt once (GRPO and RLOO, with
             :func:`as_reward_function`). ``"sft"``: ``prompt, completion`` drawn in proportion to
             ``exp(score / temperature)``. ``"weighted"``: every text once, with that ``weight``.
         conversational : bool, default False

@@ -256,6 +256,8 @@ def off_policy_value(
 
 def _from_reward(reward: Any, new_texts: Any, random_state: Any) -> tuple[Any, ...]:
     """Outcome, ratio, cross-fitted models, sampling variance of the new texts, and clusters."""
+    from causalfair.reward._methods import fold_coefficients
+
     if not hasattr(reward, "corrected_outcome_"):
         raise DataError(
             f"off_policy_value: new_texts= goes with a fitted reward as y; got "
@@ -264,29 +266,17 @@ def _from_reward(reward: Any, new_texts: Any, random_state: Any) -> tuple[Any, .
     data, problem = reward._training("off_policy_value")
     matrix = reward._matrix(new_texts, "off_policy_value")
     base = reward.reference_outcome_
-    scores, coefs = fold_rewards(reward, problem)
-    if coefs is None:
-        fitted_new = np.full(len(problem.y), base + float(np.mean(reward.predict(new_texts))))
+    scores = reward.out_of_fold_scores_
+    if hasattr(reward, "coef_"):
+        coefs = np.array(fold_coefficients(problem, reward._method_fit))
+        scores = np.einsum("ij,ij->i", problem.centred, coefs[problem.folds])
+        fitted_new = base + (coefs @ matrix.mean(axis=0))[problem.folds]
     else:
-        fitted_new = base + (matrix.mean(axis=0) @ coefs.T)[problem.folds]
+        fitted_new = np.full(len(problem.y), base + float(np.mean(reward.predict(new_texts))))
     extra = float(np.var(reward.predict(new_texts), ddof=1)) / len(matrix)
     seed = child_seed(root_seed(random_state), 0)
     ratio = density_ratio(problem.centred, matrix, random_state=seed)
     return reward.corrected_outcome_, ratio, base + scores, fitted_new, extra, data.roles.cluster
-
-
-def fold_rewards(reward: Any, problem: Any) -> tuple[FloatArray, FloatArray | None]:
-    """Out-of-fold rewards (n,) of the logs, and the coefficients (folds, d) they come from."""
-    from causalfair.reward._methods import out_of_fold_scores
-
-    if not hasattr(reward, "coef_"):
-        return reward.out_of_fold_scores_, None
-    scores = out_of_fold_scores(problem, reward._method_fit)
-    coefs = []
-    for fold in range(problem.n_folds):
-        rows = problem.folds == fold  # rewards of one fold are linear in the features
-        coefs.append(np.linalg.lstsq(problem.centred[rows], scores[rows], rcond=None)[0])
-    return scores, np.array(coefs)
 
 
 def _evaluate(

@@ -359,13 +359,16 @@ def test_bad_frontiers(args, options, error, match):
 
 
 def test_models_of_new_texts_are_cross_fitted(reward):
-    from causalfair.reward._policy import fold_rewards
+    from causalfair.reward._policy import _from_reward
 
     problem = reward._problem
-    scores, coefs = fold_rewards(reward, problem)
-    assert coefs.shape == (5, 1)
-    np.testing.assert_allclose(scores, reward.out_of_fold_scores_, atol=1e-12)
-    for fold in range(5):
-        rows = problem.folds == fold
-        np.testing.assert_allclose(problem.centred[rows] @ coefs[fold], scores[rows], atol=1e-10)
-    assert len(np.unique(coefs)) == 5
+    _, _, fitted, fitted_new, _, _ = _from_reward(reward, np.array([[2.0]]).repeat(40, 0), 0)
+    np.testing.assert_allclose(
+        fitted - reward.reference_outcome_, reward.out_of_fold_scores_, atol=1e-12
+    )
+    for fold in range(5):  # at the same text a fold's two models agree
+        rows = np.flatnonzero(problem.folds == fold)
+        slope = (fitted[rows[0]] - reward.reference_outcome_) / problem.centred[rows[0], 0]
+        want = reward.reference_outcome_ + slope * (2.0 - reward.mean_[0])
+        np.testing.assert_allclose(fitted_new[rows], want, atol=1e-10)
+    assert len(np.unique(fitted_new)) == 5
