@@ -18,7 +18,7 @@ from causalfair.imagery._design import SOURCES
 from causalfair.imagery._estimator import ImageSequenceCATE
 from causalfair.imagery._features import SequenceFeatures
 from causalfair.imagery._fitted import first_cluster
-from causalfair.imagery._ranking import METRICS, evaluate_priorities
+from causalfair.imagery._ranking import METRICS, evaluate_priorities, ratios
 from causalfair.imagery._sequence import as_sequence
 
 __all__ = ["RepresentationComparison", "compare_representations"]
@@ -377,7 +377,9 @@ def _tabulate(
         k = len(fitted)
         levels = joint[list(joint.names[:k])] if k > 1 else joint
         estimates[metric] = joint
-        adjusted = levels.p_adjust("romano-wolf") if k > 1 else levels.p_value()
+        ratio = ratios(levels)
+        plain = np.where(levels.std_error == 0, 1.0, levels.p_value())
+        adjusted = _adjusted(levels, plain)
         for j, (label, source, name, learner, space, seconds) in enumerate(rows):
             model = fitted[label]
             calibration = model.calibration_test().estimate
@@ -387,11 +389,21 @@ def _tabulate(
             out.append(
                 {"cell": label, "data_source": source, "representation": name, "learner": learner,
                  "space": space, "metric": metric, "estimate": levels.estimate[j],
-                 "std_error": levels.std_error[j], "ratio": levels.statistic()[j],
-                 "p_value": levels.p_value()[j], "p_adjusted": float(np.asarray(adjusted)[j]),
+                 "std_error": levels.std_error[j], "ratio": ratio[j],
+                 "p_value": plain[j], "p_adjusted": adjusted[j],
                  "difference": difference[0], "difference_std_error": difference[1],
                  "ate": float(model.estimates_.estimate[0]),
                  "calibration": float(calibration[1]) if len(calibration) > 1 else np.nan,
                  "n_features": len(model.effect_model_.feature_names_in_), "seconds": seconds}
             )  # fmt: skip
     return RepresentationComparison(pd.DataFrame(out), estimates, scheme)
+
+
+def _adjusted(levels: Any, plain: FloatArray) -> FloatArray:
+    """Step-down p-values over the cells in which anything was ranked."""
+    adjusted = np.array(plain)
+    ranked = np.flatnonzero(levels.std_error > 0)
+    if ranked.size > 1:
+        names = [levels.names[j] for j in ranked]
+        adjusted[ranked] = np.asarray(levels[names].p_adjust("romano-wolf"))
+    return adjusted

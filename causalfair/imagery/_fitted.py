@@ -161,7 +161,11 @@ class FittedEffects(CausalEstimator):
                 scheme=self.scheme, cluster=first_cluster(sample.cluster),
                 sample_weight=sample.sample_weight, seed=self._seed,
             )  # fmt: skip
-        return RankingEvaluation(estimates, self.scheme, curves, int((self._folds >= 0).sum()))
+        evaluated = np.unique(self._folds[self._folds >= 0])
+        flat = sum(np.ptp(self._priority[self._folds == fold]) == 0 for fold in evaluated)
+        return RankingEvaluation(
+            estimates, self.scheme, curves, int((self._folds >= 0).sum()), int(flat), evaluated.size
+        )
 
     def calibration_test(self) -> Any:
         """Did the model find the mean effect and its spread? Both terms are one if perfect."""

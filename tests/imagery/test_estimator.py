@@ -31,7 +31,7 @@ from causalfair.imagery import (
     SpectralFeatures,
     compare_representations,
 )
-from causalfair.imagery._ranking import combine_folds
+from causalfair.imagery._ranking import RankingEvaluation, combine_folds, evaluate_priorities
 from causalfair.imagery._spatial import overlap_components, spatial_groups
 
 
@@ -334,6 +334,46 @@ def test_sequential_folds_sum_the_ratios():
     vcov = np.array([np.diag(e**2) for e in error])
     got = combine_folds(values, vcov, ["a", "b"])
     np.testing.assert_allclose(got.statistic(), (values / error).sum(axis=0) / 2, rtol=1e-12)
+
+
+def test_rankings_without_differences_count_for_nothing():
+    """A fold whose model gave everybody the same effect: RATE is rounding error there."""
+    rng = np.random.default_rng(0)
+    scores, priority = rng.normal(size=90), rng.normal(size=90)
+    folds = np.repeat([0, 1, 2], 30)
+    options = {"metric": "qini", "scheme": "sequential", "cluster": None, "sample_weight": None,
+               "seed": np.random.SeedSequence(1)}  # fmt: skip
+    priority[folds == 0] = 0.3
+    got, _ = evaluate_priorities({"": priority}, scores, folds, **options)
+    folds_ = np.where(folds == 0, -1, folds)
+    want, _ = evaluate_priorities({"": priority}, scores, folds_, **options)
+    np.testing.assert_allclose(got.estimate, want.estimate, rtol=1e-12)
+    np.testing.assert_allclose(got.std_error, want.std_error, rtol=1e-12)
+    flat, curve = evaluate_priorities({"": priority * 0 + 1}, scores, folds, **options)
+    assert (flat.estimate[0], flat.std_error[0]) == (0, 0)
+    report = RankingEvaluation({"qini": flat}, "sequential", {"qini": curve}, 90, 3, 3)
+    assert report.ratio == {"qini": 0.0}
+    assert report.p_values() == {"qini": 1.0}
+    assert "In 3 of 3 folds the model gave all units the same effect" in str(report)
+
+
+def test_forests_on_small_folds_keep_the_level():
+    """Sixty units are too few to split on, so first folds are flat; of 30 tests 99 % reject 0-5."""
+    rejected, flat = 0, 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        w = rng.permutation(np.arange(240) % 2)
+        X = rng.normal(size=(240, 4))
+        y = X[:, 0] + w + rng.normal(size=240)
+        ranking = (
+            ImageSequenceCATE(None, CausalForest(50), n_folds=4, random_state=seed)
+            .fit(None, y, treatment=w, X=X, propensity=0.5)
+            .evaluate("qini")
+        )
+        rejected += ranking.p_values()["qini"] < 0.05
+        flat += ranking.n_flat
+    assert flat > 10
+    assert rejected <= 5
 
 
 def test_no_heterogeneity_is_not_found_too_often():

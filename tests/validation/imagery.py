@@ -104,7 +104,7 @@ def rate_coverage(replications: int) -> Iterator[dict]:
         near = np.asarray(ranking.predict(images))
         for method, store in rows.items():
             truth = rank_average_treatment_effect(
-                far, region["cate"], method=method, std_error="influence"
+                far, region["cate"], method=method, n_bootstrap=10, random_state=seed
             ).estimates_.estimate[0]
             got = rank_average_treatment_effect(
                 near, judge.effect_model_.scores_, method=method, random_state=seed
