@@ -199,7 +199,7 @@ def test_labels_not_determined():
     """Three proxies that are mirror images of the truth for half of the people each."""
     _p, H, _ = _DESIGNS["heterogeneous"]
     T = [
-        np.array([[0.9, 0.1], [0.2, 0.8]]),
+        np.array([[0.89, 0.11], [0.2, 0.8]]),
         np.array([[0.45, 0.55], [0.93, 0.07]]),
         np.array([[0.4, 0.6], [0.6, 0.4]]),
     ]
