@@ -21,8 +21,8 @@ COVARIATES = ("X2", "X4", "X5", "X6", "geo_long", "geo_lat")
 def load_uganda_youth_programme(path: str | Path | None = None) -> tuple[Any, Any]:
     """Trial of the Youth Opportunities Programme (Uganda, 2008) with Landsat images, from a file.
 
-    327 images of 35 x 35 pixels and three bands, and 2,082 people, several to an image. The data are
-    the tutorial data of the R package ``causalimages`` (GPL-3) and are not distributed with
+    327 images of 35 x 35 pixels and three bands, and 2,082 people, several to an image. The data
+    are the tutorial data of the R package ``causalimages`` (GPL-3) and are not distributed with
     causalfair.
 
     Parameters
@@ -79,8 +79,8 @@ def load_uganda_youth_programme(path: str | Path | None = None) -> tuple[Any, An
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
     if digest != SHA256:
         raise DataError(
-            f"load_uganda_youth_programme: {place} has SHA-256 {digest}, not {SHA256}; it is another "
-            "file or damaged."
+            f"load_uganda_youth_programme: {place} has SHA-256 {digest}, not {SHA256}; it is "
+            "another file or damaged."
         )
     with np.load(place) as data:
         frame = pd.DataFrame(
