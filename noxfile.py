@@ -23,6 +23,8 @@ ENV = {
     "MKL_NUM_THREADS": "1",
     "MPLBACKEND": "Agg",
 }
+# Tests of one file share fixtures, so they go to one process. ``-- -n 0`` runs all in one.
+PARALLEL = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")
 
 
 def install(session: nox.Session, *groups: str, extras: str = "", options: tuple = ()) -> None:
@@ -43,14 +45,21 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the fast test suite."""
     install(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
     """Run everything, with the long Monte-Carlo and fault-injection tests."""
     install(session, "test")
-    session.run("pytest", "--slow", *session.posargs)
+    session.run("pytest", "--slow", *PARALLEL, *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, race and corrupt the ledger of reusable holdouts, a few hundred times."""
+    install(session, "test")
+    session.run("pytest", "--slow", "tests/adaptive/test_ledger.py", *session.posargs)
 
 
 @nox.session
@@ -58,7 +67,8 @@ def tests_nojit(session: nox.Session) -> None:
     """Measure branch coverage with the compiled kernels run as plain Python."""
     install(session, "test")
     session.env["NUMBA_DISABLE_JIT"] = "1"
-    session.run("pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
+    coverage = ("--cov", "--cov-report=term-missing:skip-covered")
+    session.run("pytest", *coverage, *PARALLEL, *session.posargs)
 
 
 @nox.session(venv_backend="uv")
@@ -68,7 +78,7 @@ def tests_lowest(session: nox.Session) -> None:
     # Old packages warn about the new ones beneath them; our own warnings stay errors.
     kinds = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
     quiet = [option for kind in kinds for option in ("-W", f"default::{kind}")]
-    session.run("pytest", *quiet, *session.posargs)
+    session.run("pytest", *quiet, *PARALLEL, *session.posargs)
 
 
 @nox.session
@@ -77,6 +87,14 @@ def tests_noextras(session: nox.Session) -> None:
     install(session)
     session.install("pytest", "pytest-benchmark", "hypothesis")
     session.run("pytest", "tests/test_architecture.py", "tests/test_noextras.py", *session.posargs)
+
+
+@nox.session
+def tests_language(session: nox.Session) -> None:
+    """Encode with neural models, and train on exported preferences with TRL."""
+    install(session, "test", "language")
+    chosen = ["tests/reward/test_encoders.py", "tests/reward/test_trl.py"]
+    session.run("pytest", "--slow", *chosen, *session.posargs)
 
 
 @nox.session

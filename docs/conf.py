@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
+
+from sphinx_gallery.sorting import ExplicitOrder  # noqa: E402
 
 import causalfair  # noqa: E402
 
@@ -27,6 +30,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
+    # Formulas that need no network to be read.
+    *(["sphinx-mathjax-offline"] if find_spec("sphinx-mathjax-offline") else []),
     "sphinx.ext.viewcode",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
@@ -47,8 +52,10 @@ autodoc_default_options = {
     "set_score_request, set_transform_request, set_inverse_transform_request, "
     "get_metadata_routing, get_params, set_params, set_output",
 }
-# References at the end of a docstring need not be numbered in its text.
-suppress_warnings = ["ref.citation"]
+toc_object_entries_show_parents = "hide"
+# References at the end of a docstring need not be numbered in its text, and a page may end in a
+# list of its own although the references page has them all.
+suppress_warnings = ["ref.citation", "bibtex.duplicate_label", "bibtex.duplicate_citation"]
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 python_use_unqualified_type_names = True
@@ -115,15 +122,27 @@ bibtex_default_style = "unsrt"
 bibtex_reference_style = "author_year"
 
 # Examples ------------------------------------------------------------------------------------
+FAMILIES = ("iv", "forest", "imagery", "reward", "fairness", "risk", "adaptive")
+# These examples need a file that may not be distributed; without it they are shown, not run.
+NEEDED = {
+    "uganda": "uganda_youth_programme.npz",
+    "upworthy": "upworthy_development_half.parquet",
+}
+DATA = Path(os.environ.get("CAUSALFAIR_DATA", "."))
+LACKING = "|".join(name for name, file in NEEDED.items() if not (DATA / file).is_file())
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
+    "subsection_order": ExplicitOrder([*(f"../examples/{name}" for name in FAMILIES), "*"]),
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"[\\/]plot_",
+    "filename_pattern": r"[\\/]plot_" + (f"(?!{LACKING})" if LACKING else ""),
     "ignore_pattern": r"^(demo_|__init__)",
     "download_all_examples": False,
     "remove_config_comments": True,
+    "default_thumb_file": str(HERE / "_static" / "thumbnail.svg"),
     "show_memory": False,
     "plot_gallery": os.environ.get("CAUSALFAIR_DOCS_GALLERY", "1") == "1",
+    # An example that fails fails the build; the others are still run and shown.
     "abort_on_example_error": False,
     "copyfile_regex": r".*\.rst",
 }

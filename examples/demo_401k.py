@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 from causalfair.datasets import load_401k
 from causalfair.inference import CovarianceEstimates
 from causalfair.iv import MultiplyRobustATE
-from causalfair.reporting import forest_plot, format_number, format_percent
+from causalfair.reporting import forest_plot, format_number, format_p, format_percent
 
 OUTPUT = Path("demo_output")
 
@@ -72,6 +72,8 @@ def reading(effect: MultiplyRobustATE) -> list[str]:
     low, high = average.conf_int()[0]
     leverage = effect.leverage()
     without = leverage.to_frame().iloc[0]
+    direct = effect.direct_effect()
+    beside = effect.comparators().set_index("term")["estimate"]
     sensitivity = effect.sensitivity()
     to_zero = sensitivity.breakdown.zero / sensitivity.scale
     to_cover = sensitivity.breakdown.interval / sensitivity.scale
@@ -82,6 +84,11 @@ def reading(effect: MultiplyRobustATE) -> list[str]:
         "Only the eligible can take part, so there is no variation in taking part among the "
         "others. The estimate then rests on no unmeasured confounding among the eligible, given "
         "the covariates; eligibility itself may have an effect of its own.",
+        f"If eligibility moved the assets of those who take part through that alone, two-stage "
+        f"least squares, {dollars(beside['2SLS'])}, would be right for them and the direct effect "
+        f"of eligibility zero. It is estimated at {dollars(direct.estimate[0])} "
+        f"(p = {format_p(direct.p_value()[0])}): the data lean against that reading and do not "
+        "settle it.",
         f"Five of {len(effect.estimates_.influence):,} households own "
         f"{format_percent(leverage.total_share, 0)} of its variance. Without the first of them "
         f"the estimate would be {dollars(without['ate_without'])}, all models left as they are.",

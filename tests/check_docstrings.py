@@ -46,13 +46,23 @@ def public_names(package: Path) -> Iterator[tuple[str, Any]]:
             for alias in node.names:
                 name = f"causalfair.{part}.{alias.asname or alias.name}"
                 thing = getattr(module, alias.asname or alias.name)
-                if not inspect.ismodule(thing):
-                    yield name, thing
+                if inspect.ismodule(thing):
+                    yield from listed(name, thing)
+                    continue
+                yield name, thing
                 if inspect.isclass(thing):
                     for member, function in members(thing):
                         if function.__qualname__ not in seen:
                             seen.add(function.__qualname__)
                             yield f"{name}.{member}", function
+
+
+def listed(name: str, module: Any) -> Iterator[tuple[str, Any]]:
+    """What a public module lists in ``__all__``, protocols aside."""
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if not getattr(thing, "_is_protocol", False):
+            yield f"{name}.{public}", thing
 
 
 def members(thing: type) -> Iterator[tuple[str, Any]]:

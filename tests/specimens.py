@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from causalfair.imagery import ImageSequenceCATE
+
 
 @dataclass(frozen=True)
 class Specimen:
     """How to make an estimator and how to fit it on a frame.
 
-    ``weighted`` and ``clustered`` say whether ``fit`` takes these roles; ``seeded`` whether the
-    estimator has a ``random_state`` that changes its result.
+    ``seed_matters`` says whether the ``random_state`` changes the result: not where it only seeds
+    the starts of an optimiser.
     """
 
     make: Callable[..., Any]
@@ -25,6 +27,7 @@ class Specimen:
     y: str
     roles: Mapping[str, Any]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed_matters: bool = True
 
     def estimator(self, **changes: Any) -> Any:
         return self.make(**{**self.parameters, **changes})
@@ -120,6 +123,29 @@ def forest_specimens() -> dict[str, Specimen]:
     }
 
 
+class EffectsOnFixedImages(ImageSequenceCATE):
+    """The images are always the same, so that what varies in the common checks is the table."""
+
+    def fit(self, X: Any, y: Any, *, treatment: Any, covariates: Any = None) -> Any:
+        images = np.random.default_rng(0).random((300, 2, 4, 4, 2), dtype=np.float32)
+        return super().fit(images, y, X=X, treatment=treatment, covariates=covariates)
+
+
+def imagery_specimens() -> dict[str, Specimen]:
+    from causalfair import forest, imagery
+
+    columns = [name for name in trial().columns if name.startswith("x")]
+    return {
+        "ImageSequenceCATE": Specimen(
+            EffectsOnFixedImages, trial, "y", {"treatment": "treatment", "covariates": columns},
+            {
+                "representation": imagery.SequenceFeatures(imagery.SpectralFeatures()),
+                "learner": forest.CausalForest(60), "scheme": "split", "random_state": 0,
+            },
+        ),
+    }  # fmt: skip
+
+
 @functools.cache
 def selective() -> pd.DataFrame:
     from causalfair.datasets import make_selective_labels
@@ -173,14 +199,99 @@ def risk_specimens() -> dict[str, Specimen]:
     }
 
 
-SPECIMENS: dict[str, Specimen] = {**iv_specimens(), **forest_specimens(), **risk_specimens()}
+@functools.cache
+def decisions() -> pd.DataFrame:
+    from causalfair.datasets import make_weak_proxies
+
+    return make_weak_proxies(5000, design="identical", random_state=4)[0]
+
+
+@functools.cache
+def named_people() -> pd.DataFrame:
+    from causalfair.datasets import make_names_and_places
+
+    frame, truth = make_names_and_places(1500, random_state=4)
+    return frame.assign(p_0=truth["probability"][:, 0], p_1=truth["probability"][:, 1])
+
+
+def fairness_specimens() -> dict[str, Specimen]:
+    from causalfair import fairness
+
+    return {
+        "ProxyFairness": Specimen(
+            fairness.ProxyFairness,
+            decisions,
+            "y_pred",
+            {"y_true": "y_true", "proxies": ["proxy_1", "proxy_2", "proxy_3"]},
+            parameters={"random_state": 0},
+            seed_matters=False,
+        ),
+        "OutcomeRegressionEM": Specimen(
+            fairness.OutcomeRegressionEM,
+            named_people,
+            "y_pred",
+            {"probability": ["p_0", "p_1"]},
+            parameters={"n_bootstrap": 20, "random_state": 0},
+        ),
+    }
+
+
+@functools.cache
+def texts(name: str) -> pd.DataFrame:
+    from causalfair import datasets
+
+    frame, _ = getattr(datasets, name)(300, random_state=4)
+    return frame.assign(place=np.arange(300) % 7)
+
+
+def reward_specimens() -> dict[str, Specimen]:
+    from causalfair import reward
+
+    def on(name: str) -> Callable[[], pd.DataFrame]:
+        return functools.partial(texts, name)
+
+    held = {"embedding": ["x"], "categorical": "place"}
+    # The seed splits the rows for held-out scores; the unpenalised effects need no split.
+    unseeded: dict[str, Any] = {"parameters": {"random_state": 0}, "seed_matters": False}
+    return {
+        "DeconfoundedReward": Specimen(
+            reward.DeconfoundedReward, on("make_linear_reward"), "y", {**held, "numeric": "w"},
+            **unseeded,
+        ),
+        "InstrumentedReward": Specimen(
+            reward.InstrumentedReward, on("make_popularity_iv"), "y",
+            {**held, "endogenous": "popularity", "instruments": "slot"}, **unseeded,
+        ),
+        "ProximalReward": Specimen(
+            reward.ProximalReward, on("make_proximal_reward"), "y",
+            {**held, "outcome_proxy": "outcome_proxy", "text_proxy": "text_proxy"},
+            **unseeded,
+        ),
+        "PairwiseReward": Specimen(
+            reward.PairwiseReward, on("make_preferences"), "win",
+            {"covariates": ["d0", "d1", "d2", "d3"], "nuisance": "length_gap"},
+            **unseeded,
+        ),
+    }  # fmt: skip
+
+
+SPECIMENS: dict[str, Specimen] = {
+    **iv_specimens(),
+    **forest_specimens(),
+    **imagery_specimens(),
+    **reward_specimens(),
+    **fairness_specimens(),
+    **risk_specimens(),
+}
+# Roles that name the columns of X itself.
+OF_X = ("covariates", "proxies", "probability", "embedding")
 
 
 def as_arrays(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """The same fit in terms of plain arrays: ``X, y, roles``."""
     frame = specimen.frame()
     roles = dict(specimen.roles)
-    columns = roles.pop("covariates", [])
+    columns = next((roles.pop(role) for role in OF_X if role in roles), [])
     arrays = {
         role: frame[value].to_numpy() if isinstance(value, str) else value
         for role, value in roles.items()

@@ -186,6 +186,28 @@ class CausalEstimator(BaseEstimator):
 
         return Provenance.of(self, self._record)
 
+    # Attributes that the regression tables of maketables read -----------------------------------
+
+    @property
+    def __maketables_coef_table__(self) -> Any:
+        check_is_fitted(self)
+        return self.estimates_.__maketables_coef_table__
+
+    def __maketables_stat__(self, key: str) -> Any:
+        return self.n_obs_ if key == "N" else None
+
+    @property
+    def __maketables_default_stat_keys__(self) -> list[str]:
+        return ["N"]
+
+    @property
+    def __maketables_depvar__(self) -> str:
+        return str(self._record["roles"].get("y", "outcome"))
+
+    @property
+    def __maketables_vcov_info__(self) -> Any:
+        return self.estimates_.__maketables_vcov_info__
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimates_")
 

@@ -72,8 +72,9 @@ def draws_object(
     posterior: dict[str, Any], sample_stats: dict[str, Any], *, coords: Any, dims: Any
 ) -> Any:
     """ArviZ object of draws: InferenceData before ArviZ 1.0, DataTree after."""
-    import arviz as az
+    import arviz
 
+    az: Any = arviz
     groups = {"posterior": posterior, **({"sample_stats": sample_stats} if sample_stats else {})}
     if hasattr(az, "InferenceData"):
         return az.from_dict(**groups, coords=coords, dims=dims)

@@ -5,15 +5,16 @@ narwhals reads pandas, polars and pyarrow; arrays become tables with columns ``x
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
+from causalfair._core.formulas import build_design, formula_variables
 from causalfair._core.typing import FloatArray
-from causalfair._core.validation import missing_mask
+from causalfair._core.validation import missing_mask, suggest
 from causalfair.exceptions import DataError, RoleError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Table",
     "aggregate_counts",
     "as_table",
+    "check_index",
     "fit_encoder",
     "is_lazy",
     "role_column",
@@ -72,8 +74,20 @@ def as_table(X: Any, *, owner: str) -> Table:
             raise DataError(f"{owner}: X has no rows.")
         backend = str(native.implementation.value)
         index = X.index if native.implementation.is_pandas() else None
+        if columns != list(native.columns):
+            native = _with_text_names(X, columns, owner)
         return Table(native, None, columns, backend, len(native), index)
     return _array_table(X, owner)
+
+
+def _with_text_names(X: Any, columns: list[str], owner: str) -> Any:
+    """The same pandas table under names that are text: numbers are common, names are asked for."""
+    import narwhals.stable.v2 as nw
+
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise RoleError(f"{owner}: X has two columns that read {twice!r}; rename one.")
+    return nw.from_native(X.set_axis(columns, axis=1), eager_only=True)
 
 
 def _array_table(X: Any, owner: str) -> Table:
@@ -97,13 +111,7 @@ def role_column(table: Table, value: Any, role: str, owner: str) -> tuple[Any, s
     """Values (n,) of a role in their own dtype, and the name to show."""
     if isinstance(value, str):
         return _column_values(table, value), value
-    index: Any = value.index if hasattr(value, "iloc") else table.index
-    comparable = table.index is not None and len(index) == len(table)
-    if comparable and not index.equals(table.index):
-        raise DataError(
-            f"{owner}: the index of {role} differs from that of X. Rows are matched by "
-            "position, never by index: sort both alike, then reset_index(drop=True)."
-        )
+    check_index(table, value, role, owner)
     name = getattr(value, "name", None)
     array = np.asarray(value)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -114,6 +122,17 @@ def role_column(table: Table, value: Any, role: str, owner: str) -> tuple[Any, s
             "(n_samples,) or the name of a column of X."
         )
     return array, name if isinstance(name, str) else role
+
+
+def check_index(table: Table, value: Any, role: str, owner: str) -> None:
+    """Refuse a pandas object whose index differs from that of X: rows match by position alone."""
+    index: Any = value.index if hasattr(value, "iloc") else table.index
+    comparable = table.index is not None and len(index) == len(table)
+    if comparable and not index.equals(table.index):
+        raise DataError(
+            f"{owner}: the index of {role} differs from that of X. Rows are matched by "
+            "position, never by index: sort both alike, then reset_index(drop=True)."
+        )
 
 
 def _column_values(table: Table, name: str) -> Any:
@@ -145,16 +164,6 @@ def _column_kind(table: Table, name: str) -> str:
     if dtype in (nw.String, nw.Categorical, nw.Enum):
         return "category"
     return "object" if dtype == nw.Object else "other"
-
-
-def _column_levels(table: Table, name: str, values: Any) -> list[Any]:
-    """Levels of a category; declared levels where the library declares them in order."""
-    if table.frame is not None:
-        native = table.frame[name].to_native()
-        declared = getattr(getattr(native, "dtype", None), "categories", None)
-        if table.backend == "pandas" and declared is not None:
-            return [str(level) for level in declared]
-    return sorted({str(v) for v in values[~missing_mask(values)]})
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,8 @@ class CovariateEncoder:
         _check_missing(frame, owner, self.allow_nan)
         if self.formula is None:
             return frame
-        return _float_frame(self.formula.get_model_matrix(frame))
+        what = f"{owner}: the formula of the covariates"
+        return _float_frame(build_design(self.formula, frame, what=what, error=DataError))
 
     @staticmethod
     def matrix(frame: Any, *, owner: str, columns: Sequence[str] | None = None) -> FloatArray:
@@ -227,24 +237,30 @@ def fit_encoder(
 
 
 def _learn_levels(table: Table, columns: Sequence[str], owner: str) -> dict[str, list[str]]:
+    """Levels of the categories among the columns: those seen, in the order of their text.
+
+    An order that a library declares is not used: not every library can declare one, and the same
+    data must give the same bits from each.
+    """
     levels = {}
     for name in columns:
         kind = _column_kind(table, name)
-        if kind == "other":
+        if kind == "number":
+            continue
+        values = np.asarray(_column_values(table, name), dtype=object)
+        kinds = {type(value) for value in values[~missing_mask(values)]}
+        numeric = all(issubclass(one, (np.bool_, Number)) for one in kinds)
+        if kind == "object" and numeric:
+            continue
+        if kind == "other" or not all(issubclass(one, (str, np.bool_, Number)) for one in kinds):
+            dtype = table.frame[name].dtype if table.frame is not None else table.array.dtype
             raise DataError(
-                f"{owner}: covariate {name!r} is neither a number nor a category "
-                f"(dtype {table.frame[name].dtype}); convert it first."
+                f"{owner}: covariate {name!r} is neither a number nor a category (dtype {dtype}, "
+                f"values of type {', '.join(sorted(one.__name__ for one in kinds))}); convert it "
+                "first."
             )
-        if kind != "number":
-            values = np.asarray(_column_values(table, name), dtype=object)
-            if kind == "object" and _all_numbers(values):
-                continue
-            levels[name] = _column_levels(table, name, values)
+        levels[name] = sorted({str(v) for v in values[~missing_mask(values)]})
     return levels
-
-
-def _all_numbers(values: Any) -> bool:
-    return all(isinstance(v, (bool, int, float, np.number)) or v is None for v in values)
 
 
 def _plain_frame(
@@ -312,19 +328,13 @@ def _check_missing(frame: Any, owner: str, allow_nan: bool) -> None:
 def _fit_formula(
     table: Table, formula: str, owner: str, taken: Mapping[str, str]
 ) -> tuple[CovariateEncoder, Any]:
-    from formulaic import Formula
-    from formulaic.errors import FormulaicError
-
-    try:
-        parsed = Formula(formula)
-        used = sorted(_formula_columns(parsed, formula, table.columns))
-    except FormulaicError as error:
-        raise RoleError(f"{owner}: covariates={formula!r} is not a formula: {error}") from error
-    for name in used:
+    what = f"{owner}: covariates={formula!r}"
+    used = formula_variables(formula, table.columns, what=what, error=RoleError)
+    for name in sorted(used):
         if name not in table.columns:
             raise RoleError(
-                f"{owner}: the formula {formula!r} uses {name!r}, but X has no such column. "
-                f"Columns: {', '.join(table.columns[:12])}."
+                f"{owner}: the formula {formula!r} uses {name!r}, but X has no such column."
+                f"{suggest(name, table.columns)} Columns: {', '.join(table.columns[:12])}."
             )
         if name in taken.values():
             role = next(r for r, c in taken.items() if c == name)
@@ -336,18 +346,9 @@ def _fit_formula(
     levels = _learn_levels(table, columns, owner)
     frame = _plain_frame(table, columns, levels, owner)
     _check_missing(frame, owner, allow_nan=False)
-    try:
-        matrix = parsed.get_model_matrix(frame)
-    except FormulaicError as error:
-        raise RoleError(f"{owner}: covariates={formula!r} cannot be built: {error}") from error
+    matrix = build_design(formula, frame, what=what, error=RoleError)
     encoder = CovariateEncoder(tuple(columns), levels, matrix.model_spec)
     return encoder, _float_frame(matrix)
-
-
-def _formula_columns(parsed: Any, formula: str, columns: Sequence[str]) -> set[str]:
-    """Columns a formula reads; formulaic does not list those inside stateful transforms."""
-    words = set(re.findall(r"[^\W\d]\w*", formula))
-    return {str(v) for v in parsed.required_variables} | (words & set(columns))
 
 
 def _float_frame(matrix: Any) -> Any:

@@ -14,11 +14,12 @@ from causalfair.exceptions import ParameterError
 __all__ = ["get_option", "option_context", "set_options"]
 
 _DEFAULTS = MappingProxyType({"progress": False, "n_jobs": None, "inner_threads": 1})
-_options: ContextVar[MappingProxyType[str, Any]] = ContextVar("causalfair_options")
-
-
-def _current() -> MappingProxyType[str, Any]:
-    return _options.get(_DEFAULTS)
+# What set_options changed holds in the whole process, so in every thread and notebook cell; what
+# option_context changed holds where the block runs.
+_process_wide: dict[str, Any] = {}
+_block: ContextVar[MappingProxyType[str, Any] | None] = ContextVar(
+    "causalfair_options", default=None
+)
 
 
 def _check(name: str, value: Any) -> None:
@@ -28,9 +29,10 @@ def _check(name: str, value: Any) -> None:
         raise ParameterError(f"no option {name!r}.{hint} Options: {', '.join(_DEFAULTS)}.")
     if name == "progress" and not isinstance(value, bool):
         raise ParameterError(f"option progress={value!r} must be True or False.")
-    if name == "inner_threads" and (not isinstance(value, int) or value < 1):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if name == "inner_threads" and not (whole and value >= 1):
         raise ParameterError(f"option inner_threads={value!r} must be an integer of at least 1.")
-    if name == "n_jobs" and not (value is None or (isinstance(value, int) and value != 0)):
+    if name == "n_jobs" and not (value is None or (whole and value != 0)):
         raise ParameterError(f"option n_jobs={value!r} must be None or a non-zero integer.")
 
 
@@ -62,7 +64,11 @@ def set_options(**options: Any) -> None:
     """
     for name, value in options.items():
         _check(name, value)
-    _options.set(MappingProxyType({**_current(), **options}))
+    block = _block.get()
+    if block is None:
+        _process_wide.update(options)
+    else:  # inside a block of option_context: until it ends
+        _block.set(MappingProxyType({**block, **options}))
 
 
 def get_option(name: str) -> Any:
@@ -90,7 +96,7 @@ def get_option(name: str) -> Any:
     1
     """
     _check(name, _DEFAULTS.get(name))
-    return _current()[name]
+    return {**_DEFAULTS, **_process_wide, **(_block.get() or {})}[name]
 
 
 @contextmanager
@@ -121,8 +127,8 @@ def option_context(**options: Any) -> Iterator[None]:
     """
     for name, value in options.items():
         _check(name, value)
-    token = _options.set(MappingProxyType({**_current(), **options}))
+    token = _block.set(MappingProxyType({**(_block.get() or {}), **options}))
     try:
         yield
     finally:
-        _options.reset(token)
+        _block.reset(token)

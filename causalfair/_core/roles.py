@@ -18,6 +18,7 @@ from causalfair._core.frames import (
     CovariateEncoder,
     Table,
     as_table,
+    check_index,
     fit_encoder,
     role_column,
 )
@@ -270,7 +271,7 @@ def _choose_covariates(
             f'{owner} got covariates={covariates!r}; give a list of columns, "all", or a formula '
             'that starts with "~".'
         )
-    chosen = [covariates] if isinstance(covariates, str) else list(covariates)
+    chosen = _name_list(covariates, owner)
     for column in chosen:
         if column not in table.columns:
             raise RoleError(
@@ -287,6 +288,21 @@ def _choose_covariates(
         twice = next(c for c in chosen if chosen.count(c) > 1)
         raise RoleError(f"{owner}: covariates names {twice!r} twice; name each column once.")
     return chosen
+
+
+def _name_list(covariates: Any, owner: str) -> list[str]:
+    """Column names of ``covariates``: an ordered collection of names, not of values."""
+    unordered = isinstance(covariates, (set, frozenset, Mapping))
+    plain = np.ndim(covariates) == 1 if not unordered else False
+    if not plain:
+        kind = type(covariates).__name__
+        shape = f" of shape {np.shape(covariates)}" if np.ndim(covariates) else ""
+        raise RoleError(
+            f"{owner} got covariates of type {kind}{shape}; give a list of column names of X, "
+            '"all", or a formula that starts with "~". Values belong into X.'
+        )
+    # Names of columns that are numbers read as text, as the columns of X do.
+    return [str(name) for name in covariates]
 
 
 def _check_modifiers(
@@ -307,24 +323,40 @@ def _check_modifiers(
 def _cluster_codes(table: Table, cluster: Any, owner: str) -> IntArray | None:
     if cluster is None:
         return None
-    if isinstance(cluster, str) or _is_name_list(cluster):
-        ways = [cluster] if isinstance(cluster, str) else list(cluster)
-        columns = [role_column(table, way, "cluster", owner)[0] for way in ways]
-    else:
-        array = np.asarray(cluster)
-        columns = [array] if array.ndim == 1 else list(array.T)
+    columns = _cluster_columns(table, cluster, owner)
     codes = np.empty((len(table), len(columns)), dtype=np.intp)
     for j, column in enumerate(columns):
         check_lengths(owner=owner, X=table, cluster=column)
         check_no_missing(column, "cluster", owner=owner)
-        codes[:, j] = np.unique(column, return_inverse=True)[1]
-    for j in range(codes.shape[1]):
+        codes[:, j] = _factor(column)
         if codes[:, j].max(initial=0) == 0:
             raise DataError(
                 f"{owner}: cluster takes one value in all {len(table)} rows; "
                 "a clustered error needs at least two clusters."
             )
     return codes
+
+
+def _cluster_columns(table: Table, cluster: Any, owner: str) -> list[Any]:
+    """One array of labels a way of clustering."""
+    if isinstance(cluster, str) or (_is_name_list(cluster) and len(cluster)):
+        ways = [cluster] if isinstance(cluster, str) else list(cluster)
+        return [role_column(table, way, "cluster", owner)[0] for way in ways]
+    check_index(table, cluster, "cluster", owner)
+    array = np.asarray(cluster)
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise DataError(
+            f"{owner}: cluster has shape {array.shape}; give labels of shape (n_samples,), or "
+            "(n_samples, n_ways) for several ways of clustering."
+        )
+    return [array] if array.ndim == 1 else list(array.T)
+
+
+def _factor(labels: Any) -> IntArray:
+    """Codes 0, 1, ... of labels in sort order; labels that cannot be compared sort as text."""
+    if labels.dtype.kind == "O" and len({type(label) for label in labels}) > 1:
+        labels = np.array([str(label) for label in labels])
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.intp).reshape(-1)
 
 
 def _weights(table: Table, sample_weight: Any, owner: str) -> FloatArray | None:

@@ -138,8 +138,10 @@ class Convergence:
 
 def convergence(draws: Mapping[str, FloatArray], trace: Any) -> Convergence:
     """Judge named draws (chains, draws) and the sampler's own statistics."""
-    import arviz as az
+    import arviz
 
+    # Typed stubs of ArviZ leave these without annotations.
+    az: Any = arviz
     rhat, bulk, tail = {}, [], []
     for name, values in draws.items():
         if np.ptp(values) > 0:

@@ -95,6 +95,9 @@ def check_numeric(values: Any, name: str, *, owner: str) -> FloatArray:
     array = _as_1d(values, name, owner)
     check_no_missing(array, name, owner=owner)
     try:
+        # NumPy would turn dates into counts and cut complex numbers; neither is meant.
+        if array.dtype.kind in "mMcSU":
+            raise TypeError(f"dtype {array.dtype} is not numeric")
         out = np.array(array, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         example = array.flat[0].item() if isinstance(array.flat[0], np.generic) else array.flat[0]
@@ -130,6 +133,8 @@ def check_matrix(values: Any, name: str, *, owner: str, allow_nan: bool = False)
             "(n_samples, n_features), for instance with reshape(-1, 1)."
         )
     try:
+        if array.dtype.kind in "mMcSU":
+            raise TypeError(f"dtype {array.dtype} is not numeric")
         out = np.ascontiguousarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(

@@ -20,7 +20,7 @@ from causalfair.adaptive._private import NoisyArgmin
 from causalfair.adaptive._queries import batch_from_sums
 from causalfair.adaptive._state import Batch, Release
 
-ATTACKS = ("correlated", "boosting")
+ATTACKS = ("correlated", "boosting", "greedy")
 _TRUTH = 0.5
 _CHOICE = 10  # candidates in a round of mechanisms that reveal a winner
 
@@ -83,9 +83,11 @@ def play(
     table = _Table(engine, bits, train, rng.bytes(32))
     if engine.name in ("winner_only", "noisy_argmin"):
         return _climb(table, k)
-    features = slice(0, k - 1)
     if engine.name == "multiplicative_weights":
-        return _on_cells(table, n, k, rng)
+        return _on_cells(table, attack, n, k, rng)
+    if attack == "greedy":
+        return _greedy(table, k, rng)
+    features = slice(0, k - 1)
     release = table.ask(bits[:, features], train[:, features].mean(axis=0))
     if attack == "correlated":
         signs = np.where(np.nan_to_num(release.value, nan=0.5) >= 0.5, 1.0, -1.0)
@@ -119,6 +121,36 @@ def _final(table: _Table, signs: FloatArray) -> tuple[bool, float, float]:
     return table.covered, table.max_error, float(release.value[0])
 
 
+def _flips(shape: tuple[int, int], rng: np.random.Generator) -> BoolArray:
+    """Random tenths of the rows, one for each column."""
+    return np.asarray(rng.random(shape) < 0.1)
+
+
+def _greedy(table: _Table, k: int, rng: np.random.Generator) -> tuple[bool, float, float]:
+    """Change a tenth of the predictions at random and keep the change if the answer is a record.
+
+    Mechanisms with a limited number of rounds get as many candidates at once as they need.
+    """
+    size = math.ceil(k / int(getattr(table.engine, "rounds", k)))
+    here, there = table.bits[:, :1], table.train[:, :1]
+    best, value = -math.inf, math.nan
+    for first in range(0, k, size):
+        if table.state.halted:
+            break
+        count = min(size, k - first)
+        vectors = here ^ _flips((len(here), count), rng)
+        trained = there ^ _flips((len(there), count), rng)
+        release = table.ask(vectors, trained.mean(axis=0))
+        values = np.nan_to_num(release.value, nan=-math.inf)
+        chosen = int(np.argmax(values))
+        value = float(release.value[chosen])
+        board = table.engine.guarantee == "leaderboard"
+        if release.status[chosen] == "improved" if board else values[chosen] > best:
+            best = values[chosen]
+            here, there = vectors[:, [chosen]], trained[:, [chosen]]
+    return table.covered, table.max_error, value
+
+
 def _climb(table: _Table, k: int) -> tuple[bool, float, float]:
     """Rounds of candidates, each the running vote plus one fresh feature; keep the winner.
 
@@ -138,15 +170,22 @@ def _climb(table: _Table, k: int) -> tuple[bool, float, float]:
     return table.covered, table.max_error, math.nan
 
 
-def _on_cells(table: _Table, n: int, k: int, rng: np.random.Generator) -> tuple[bool, float, float]:
-    """Fair coins over the cells; random halves, then the vote of those answered high."""
+def _on_cells(
+    table: _Table, attack: str, n: int, k: int, rng: np.random.Generator
+) -> tuple[bool, float, float]:
+    """Fair coins over the cells, attacked by an analyst who knows the population."""
     n_cells = int(table.engine.parameters()["n_cells"])
     counts = np.bincount(rng.integers(0, n_cells, n), minlength=n_cells)
     histogram = np.asarray(counts / n, dtype=np.float64)
     f = rng.random((n_cells, k)) < 0.5
-    total = np.zeros(n_cells)
+    score, best, value = np.zeros(n_cells), -math.inf, math.nan
+    here = f[:, 0]
     for j in range(k):
-        query = (total > 0) if j == k - 1 else f[:, j]
+        query = f[:, j]
+        if attack == "greedy":
+            query = here ^ _flips((n_cells, 1), rng)[:, 0]
+        elif j == k - 1:
+            query = score > 0
         truth = float(query.mean())
         batch = batch_from_sums(np.array([0.0]), n, 0.0, 1.0, np.array([math.nan]), binary=False)
         batch = replace(
@@ -157,5 +196,9 @@ def _on_cells(table: _Table, n: int, k: int, rng: np.random.Generator) -> tuple[
         value = float(release.value[0])
         table.covered &= abs(value - truth) <= float(release.radius[0])
         table.max_error = max(table.max_error, abs(value - truth))
-        total += (1.0 if histogram @ query >= value else -1.0) * np.where(query, 1.0, -1.0)
+        gain = value - truth
+        if gain > best:
+            best, here = gain, query
+        liked = gain > 0 if attack == "boosting" else 1.0 if gain >= 0 else -1.0
+        score += liked * np.where(query, 1.0, -1.0)
     return table.covered, table.max_error, value

@@ -18,6 +18,7 @@ from causalfair.adaptive._mechanisms import Mechanism, Plan
 from causalfair.adaptive._noise import KeyedNoise
 from causalfair.adaptive._queries import Rows, rows_of
 from causalfair.adaptive._sealed import Sealed, partition, take
+from causalfair.adaptive._theorem import Profile
 from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
 
 MECHANISMS: dict[str, type[Mechanism]] = {
@@ -33,6 +34,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "multiplicative_weights": _leaders.MultiplicativeWeights,
     "winner_only": _leaders.WinnerOnly,
     "voting": _private.Voting,
+    "calibrated_variance": _private.CalibratedVariance,
     "noisy_argmin": _private.NoisyArgmin,
     "stable_quantile": _private.StableQuantile,
 }
@@ -78,13 +80,12 @@ def check_params(
 
 def sealed_data(X: Any, y: Any, groups: Any, weights: Any) -> Sealed:
     """Holdout rows with the same length everywhere."""
-    if not hasattr(X, "columns"):
-        X = np.asarray(X)
-        if X.ndim == 0 or X.dtype == object:
-            raise DataError(
-                "X must be a table or a numeric array with one row a record; got "
-                f"shape {X.shape} of dtype {X.dtype}."
-            )
+    X = _frame_or_array(X)
+    if not hasattr(X, "columns") and (X.ndim == 0 or X.dtype == object):
+        raise DataError(
+            "X must be a table or a numeric array with one row a record; got "
+            f"shape {X.shape} of dtype {X.dtype}."
+        )
     n = len(X)
     if n < 2:
         raise ParameterError(f"n_holdout must be at least 2 records. Got {n}.")
@@ -104,6 +105,19 @@ def sealed_data(X: Any, y: Any, groups: Any, weights: Any) -> Sealed:
     ):
         raise DataError("sample_weight must be finite, not negative, and not all zero.")
     return Sealed(X, target, codes, public)
+
+
+def _frame_or_array(X: Any) -> Any:
+    """A pandas or polars frame as it is, another library's as pandas, anything else as an array."""
+    import narwhals.stable.v2 as nw
+
+    frame = nw.from_native(X, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        raise DataError("X is a lazy frame; a holdout keeps its rows, so call .collect() first.")
+    if not isinstance(frame, nw.DataFrame):
+        return np.asarray(X)
+    keep = frame.implementation.is_pandas() or frame.implementation.is_polars()
+    return X if keep else frame.to_pandas()
 
 
 def warn_about_rows(sealed: Sealed, train: tuple[Any, Any] | None) -> None:
@@ -155,24 +169,6 @@ def _flat(X: Any) -> Any:
     return pd.DataFrame(array.reshape(len(array), -1))
 
 
-def declared_profile(statistic: str, y: Any) -> tuple[tuple[float, int], ...] | None:
-    """Influences of a statistic declared in advance, from public class counts."""
-    from causalfair.adaptive._metrics import find_metric
-
-    if statistic == "mean":
-        return None
-    name, _ = find_metric(statistic)
-    if name != "auc":
-        raise ParameterError(
-            f"statistic must be 'mean' or 'auc'. Got {statistic!r}; other "
-            "metrics are answered under statistic='mean'."
-        )
-    classes, counts = np.unique(np.asarray(y), return_counts=True)
-    if len(classes) != 2:
-        raise ParameterError(f"statistic='auc' needs two classes in y; it has {len(classes)}.")
-    return tuple((1 / int(c), int(c)) for c in counts)
-
-
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """Row sets by name: ``all``, ``check``, ``guess``, ``block:<t>``."""
@@ -215,6 +211,31 @@ def cut(sealed: Sealed, noise: KeyedNoise, *, rounds: int | None, check_fraction
             inside = np.isin(sealed.groups, chosen)
             parts |= {"check": np.flatnonzero(inside), "guess": np.flatnonzero(~inside)}
     return Blocks(sealed, parts)
+
+
+def reference_influence(blocks: Blocks, options: Mapping[str, Any]) -> FloatArray | None:
+    """Influence of each record on the declared statistic; ``None`` when all are ``1/n``."""
+    from causalfair.adaptive._metrics import conditional_influence
+
+    rows = blocks.rows("all")
+    statistic = options.get("statistic", "mean")
+    if statistic == "mean":
+        return None if rows.equal else rows.mean_influence
+    return rows.record_influence(conditional_influence(statistic, rows.X, rows.y, options))
+
+
+def statistic_span(options: Mapping[str, Any]) -> float:
+    """Range of the declared statistic: two for differences between groups."""
+    from causalfair.adaptive._metrics import find_metric
+
+    statistic = options.get("statistic", "mean")
+    return 2.0 if statistic != "mean" and find_metric(statistic)[1].needs_groups else 1.0
+
+
+def profile_of(influence: FloatArray) -> Profile:
+    """How many records have which influence."""
+    values, counts = np.unique(influence[influence > 0], return_counts=True)
+    return tuple(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def decoy_maker(

@@ -54,9 +54,7 @@ class SplitRounds(Mechanism):
         upper = np.minimum(intervals[:, 1] + batch.pad, batch.hi)
         radius = np.maximum(upper - batch.value, batch.value - lower)
         release = Release(batch.value.copy(), lower, upper, radius, ("answered",) * len(batch))
-        return release, replace(
-            state, k_used=state.k_used + len(batch), rounds_used=state.rounds_used + 1
-        )
+        return release, state.after(len(batch))
 
     def parameters(self) -> dict[str, Any]:
         """Rounds."""
@@ -133,10 +131,8 @@ class SparseValidate(Mechanism):
         status = [*release.status[:answered], *["refused"] * (len(batch) - answered)]
         release.value[answered:] = math.nan
         left -= int(failed[:answered].sum())
-        return replace(release, status=tuple(status)), replace(
-            state,
-            k_used=state.k_used + answered,
-            rounds_used=state.rounds_used + 1,
+        return replace(release, status=tuple(status)), state.after(
+            answered,
             budget_left=left,
             failures=state.failures + int(failed[:answered].sum()),
             halted="" if left else "its budget of failed checks is spent",
@@ -204,16 +200,26 @@ class GuessAndCheck(Mechanism):
             release.value[j], release.radius[j], status[j] = answer
             release.lower[j] = max(release.value[j] - release.radius[j], batch.lo[j])
             release.upper[j] = min(release.value[j] + release.radius[j], batch.hi[j])
-        return replace(release, status=tuple(status), cost={"failures": state.failures}), replace(
-            state, rounds_used=state.rounds_used + 1
+        after = state.after(0)  # each check has counted its query
+        return replace(release, status=tuple(status), cost={"failures": after.failures}), after
+
+    def _log_inverse(self, state: State, batch: Batch) -> float:
+        """Log inverse error level of this check, known before it is made.
+
+        A pass relies on the check interval and a failure on Hoeffding's. The KL and the exact
+        interval lie within Hoeffding's, so one event covers both; the empirical Bernstein interval
+        does not, and the two share the error level.
+        """
+        level = description.check_log_inverse(
+            state.k_used, state.failures, state.log_desc, self.plan.beta
         )
+        shared = self.check == "empirical_bernstein" and batch.count is not None
+        return level + math.log(2) if shared else level
 
     def _one(self, state: State, batch: Batch, j: int) -> tuple[tuple[float, float, str], State]:
         lo, hi, span = float(batch.lo[j]), float(batch.hi[j]), float(batch.span[j])
         pad = float(batch.pad[j])
-        level = description.check_log_inverse(
-            state.k_used, state.failures, state.log_desc, self.plan.beta
-        )
+        level = self._log_inverse(state, batch)
         guess = min(max(float(batch.guess[j]), lo), hi)
         tau = self.tau * (
             math.sqrt(float(batch.squares[j]) * self.plan.n) if self.follows else span

@@ -28,6 +28,18 @@ def log_binomial(n: float, k: ArrayLike) -> FloatArray:
     return np.asarray(np.where(k_ > n_, -np.inf, value), dtype=np.float64)
 
 
+def log_sum_exp(values: FloatArray) -> float:
+    """Logarithm of a sum of exponentials; lighter than scipy's for one short array."""
+    top = float(values.max())
+    return top + math.log(float(np.exp(values - top).sum()))
+
+
+@lru_cache(maxsize=8)
+def log_factorials(largest: int) -> FloatArray:
+    """Logarithms of 0!, 1!, ..., largest!."""
+    return np.asarray(special.gammaln(np.arange(largest + 1) + 1.0))
+
+
 def hoeffding(n: float, log_inverse: float) -> float:
     """Radius of a mean of n values with range one that fails with probability ``2 e^-L``."""
     return math.sqrt(log_inverse / (2 * n))
@@ -136,7 +148,7 @@ def split_radius(n: int, k: int, beta: float, rounds: int) -> float:
 def sparse_log_strings(i: int, budget: int) -> float:
     """Log number of answer strings possible before an answered query i (counted from 1)."""
     j = np.arange(min(i - 1, budget - 1) + 1)
-    return float(special.logsumexp(log_binomial(i - 1, j)))
+    return log_sum_exp(log_binomial(i - 1, j))
 
 
 @lru_cache(maxsize=256)
@@ -144,7 +156,7 @@ def sparse_validate_radius(n: int, m: int, budget: int, beta: float) -> float:
     """Tolerance that holds for all m checks when at most `budget` may fail."""
     # sum over i <= m of C(i-1, j) = C(m, j+1)
     j = np.arange(min(m - 1, budget - 1) + 1)
-    total = float(special.logsumexp(log_binomial(m, j + 1)))
+    total = log_sum_exp(log_binomial(m, j + 1))
     return hoeffding(n, math.log(2 / beta) + total)
 
 
@@ -178,8 +190,16 @@ def guess_and_check_tau(
 def ladder_log_transcripts(k: int, eta: float) -> float:
     """Log number of leaderboard histories: positions times strictly decreasing grid values."""
     values = math.floor(1 / eta + 0.5) + 1
-    j = np.arange(min(k, values) + 1)
-    return float(special.logsumexp(log_binomial(k, j) + log_binomial(values, j)))
+    most = min(k, values)
+    table = log_factorials(1 << values.bit_length())
+    choices = table[values] - table[: most + 1] - table[values - most : values + 1][::-1]
+    return log_sum_exp(choices + _log_choices(k, 1 << most.bit_length())[: most + 1])
+
+
+@lru_cache(maxsize=64)
+def _log_choices(n: int, most: int) -> FloatArray:
+    """Log number of ways to choose 0, 1, ..., most of n things."""
+    return log_binomial(n, np.arange(most + 1))
 
 
 def ladder_radius(n: int, k: int, beta: float, eta: float) -> float:
@@ -231,7 +251,7 @@ def ladder_published(n: int, k: int, beta: float) -> float:
 def winner_log_candidates(sizes: Sequence[float]) -> float:
     """Log of ``sum_t K_t prod_{s<t} K_s``: all candidates under all histories of winners."""
     logs = np.log(np.asarray(sizes, dtype=float))
-    return float(special.logsumexp(np.cumsum(logs)))
+    return log_sum_exp(np.cumsum(logs))
 
 
 def winner_only_radius(n: int, sizes: Sequence[int], beta: float) -> float:
@@ -249,8 +269,8 @@ def weights_radius(n: int, k: int, beta: float, n_cells: int, threshold: float) 
     """Radius of k answers of multiplicative weights with the given threshold."""
     updates = min(weights_updates(n_cells, threshold), k)
     cells = math.ceil(2 / threshold)  # 1/(2g)
-    j = np.arange(updates + 1)
-    log_transcripts = float(special.logsumexp(log_binomial(k, j) + j * math.log(cells)))
+    choices = _log_choices(k, 1 << updates.bit_length())[: updates + 1]
+    log_transcripts = log_sum_exp(choices + np.arange(updates + 1) * math.log(cells))
     return threshold + hoeffding(n, math.log(2 * k / beta) + log_transcripts)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from causalfair._core.typing import FloatArray
 from causalfair.adaptive import _build
-from causalfair.adaptive._metrics import Metric
+from causalfair.adaptive._metrics import Metric, compared_groups
 from causalfair.adaptive._open import Parts
 from causalfair.adaptive._queries import (
     ModelMetric,
@@ -19,7 +19,9 @@ from causalfair.adaptive._queries import (
     Rows,
     batch_from_sums,
     column_sums,
+    guarded,
     make_batch,
+    relative,
 )
 from causalfair.adaptive._session import stable_batch
 from causalfair.adaptive._state import Batch
@@ -35,9 +37,18 @@ def batch_of(parts: Parts, queries: Sequence[Query], part: str) -> Batch:
         return _estimator_batch(parts, queries)
     where = "check" if "check" in parts.blocks.parts else part
     keep = engine.needs_vectors or getattr(engine, "check", "") == "empirical_bernstein"
-    return make_batch(
-        queries, parts.blocks.rows(where), parts.decoy, _guesses(parts, queries), keep=keep
+    guesses = _guesses(parts, queries)
+    batch = make_batch(
+        queries,
+        parts.blocks.rows(where),
+        parts.decoy,
+        guesses,
+        keep=keep,
+        reference=parts.reference,
     )
+    if parts.train is not None or "guess" not in parts.blocks.parts:
+        return batch
+    return replace(batch, guessed=np.array([query.guess is None for query in queries]))
 
 
 def _guesses(parts: Parts, queries: Sequence[Query]) -> FloatArray:
@@ -90,7 +101,7 @@ def matrix_batch(parts: Parts, values: Any, lo: float, hi: float, guesses: Any, 
         return batch_of(parts, queries, part)
     index = parts.blocks.parts["check" if "check" in parts.blocks.parts else part]
     chosen = values if index is None else values[index]
-    return batch_from_sums(
+    batch = batch_from_sums(
         column_sums(chosen, lo, hi),
         len(chosen),
         lo,
@@ -98,6 +109,14 @@ def matrix_batch(parts: Parts, values: Any, lo: float, hi: float, guesses: Any, 
         given,
         binary=values.dtype == np.bool_ and lo == 0 and hi == 1,
     )
+    return scaled(parts, batch, np.full(len(chosen), 1 / len(chosen)))
+
+
+def scaled(parts: Parts, batch: Batch, influence: FloatArray) -> Batch:
+    """The batch with the scale of queries that have these record influences times their range."""
+    if parts.reference is None:
+        return batch
+    return replace(batch, scale=batch.span * relative(influence, parts.reference))
 
 
 def _cell_batch(parts: Parts, queries: Sequence[Query]) -> Batch:
@@ -168,13 +187,8 @@ def _estimate(query: Query, rows: Rows, decoy: Callable[[Rows], Rows]) -> float:
             "mechanism='stable_quantile' asks for an estimator: a function of (X, y) "
             "that returns one number."
         )
-    try:
-        return number(rows)
-    except Exception:  # an error may quote holdout values; it is not passed on
-        failed = True
-    if failed:
-        number(decoy(rows))
-    return math.nan
+    estimate = guarded(number, rows, decoy)
+    return math.nan if estimate is None else float(estimate)
 
 
 def model_metric(
@@ -199,50 +213,9 @@ def model_metric(
     positive = options.get("positive", parts.classes[-1] if parts.classes else 1)
     group, levels = None, None
     if kind.needs_groups:
-        group, levels = _sensitive(parts, name, options)
+        group, levels = compared_groups(
+            parts.blocks.sealed.X, name, options.get("sensitive_features"), options.get("levels")
+        )
     source = ModelMetric(model, name, positive, limit, group, levels)
     lo = -1.0 if kind.needs_groups else 0.0
     return source, lo, float(limit) if unbounded else 1.0  # type: ignore[arg-type]
-
-
-def _sensitive(
-    parts: Parts, name: str, options: dict[str, Any]
-) -> tuple[Callable[[Any], Any], tuple[Any, Any]]:
-    chosen = options.get("sensitive_features")
-    if chosen is None:
-        raise ParameterError(
-            f"metric={name!r} compares groups: pass sensitive_features=, a column "
-            "of X or a function of X."
-        )
-    sealed = parts.blocks.sealed
-    if callable(chosen):
-        group = chosen
-    elif hasattr(sealed.X, "columns"):
-        if chosen not in list(sealed.X.columns):
-            raise DataError(
-                f"sensitive_features={chosen!r} is not a column of X. Columns: "
-                f"{', '.join(map(str, sealed.X.columns))}."
-            )
-        group = _Column(chosen)
-    else:
-        group = _Column(int(chosen))
-    levels = options.get("levels")
-    if levels is None:
-        found = np.unique(np.asarray(group(sealed.X)))
-        if len(found) != 2:
-            raise ParameterError(
-                f"sensitive_features has {len(found)} groups; name the two to "
-                "compare with levels=(a, b)."
-            )
-        levels = (found[0], found[1])
-    return group, (levels[0], levels[1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """Group labels from a column."""
-
-    name: Any
-
-    def __call__(self, X: Any) -> Any:
-        return np.asarray(X[self.name] if hasattr(X, "columns") else X[:, self.name])

@@ -58,11 +58,9 @@ class Ladder(Mechanism):
         scale = np.sqrt(batch.squares * self.plan.n)
         radius = batch.span * self.eta + scale * (self.radius - self.eta) + batch.pad
         release = symmetric(shown, radius, batch, tuple(status), {"updates": updates})
-        return release, replace(
-            state,
-            k_used=state.k_used + len(batch),
+        return release, state.after(
+            len(batch),
             best=best,
-            rounds_used=state.rounds_used + 1,
             failures=state.failures + updates,
         )
 
@@ -111,8 +109,9 @@ class ParameterFreeLadder(Mechanism):
         release = symmetric(
             shown, radius, batch, tuple(status), vault=None if leader is vault else leader
         )
-        return release, replace(
-            state, k_used=state.k_used + len(batch), best=best, rounds_used=state.rounds_used + 1
+        return release, state.after(
+            len(batch),
+            best=best,
         )
 
     def parameters(self) -> dict[str, Any]:
@@ -188,12 +187,7 @@ class WinnerOnly(Mechanism):
         if self.value_cells:
             gained += math.log(self.value_cells)
             self._reveal(release, batch, winner)
-        after = replace(
-            state,
-            k_used=state.k_used + size,
-            rounds_used=state.rounds_used + 1,
-            log_desc=state.log_desc + gained,
-        )
+        after = state.after(size, log_desc=state.log_desc + gained)
         return replace(release, status=tuple(status), cost={"winner": winner}), after
 
     def _reveal(self, release: Release, batch: Batch, j: int) -> None:
@@ -283,10 +277,8 @@ class MultiplicativeWeights(Mechanism):
             {"updates": updates},
             weights if changed else None,
         )
-        return release, replace(
-            state,
-            k_used=state.k_used + len(batch),
-            rounds_used=state.rounds_used + 1,
+        return release, state.after(
+            len(batch),
             failures=state.failures + updates,
             log_desc=state.log_desc + updates * math.log(cells),
         )

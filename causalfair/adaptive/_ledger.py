@@ -7,7 +7,6 @@ counter, log rows inserted, the state updated; ``COMMIT``; only then is anything
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -15,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,17 @@ import numpy as np
 
 from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray
+from causalfair.adaptive._chain import (
+    CLOSING,
+    ROW,
+    Audit,
+    budget_problems,
+    canonical,
+    chain,
+    chain_problems,
+    genesis,
+)
+from causalfair.adaptive._noise import matches
 from causalfair.adaptive._state import State
 from causalfair.exceptions import CausalFairWarning, LedgerConflictError, LedgerError
 
@@ -39,26 +48,10 @@ CREATE TABLE log (i INTEGER PRIMARY KEY, query_id TEXT UNIQUE NOT NULL, kind TEX
                   params TEXT NOT NULL, answer TEXT NOT NULL, cost TEXT NOT NULL, t REAL NOT NULL,
                   pid INTEGER NOT NULL, prev_hash TEXT NOT NULL, hash TEXT NOT NULL);
 """
-_ROW = ("i", "query_id", "kind", "params", "answer", "cost", "t", "pid")
 
 
 def checkpoint(name: str) -> None:
     """Named points of the protocol; they do nothing, and fault tests replace them."""
-
-
-def canonical(content: Any) -> str:
-    """JSON with sorted keys and exact floats."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=True)
-
-
-def chain(previous: str, row: Mapping[str, Any]) -> str:
-    """SHA-256 of the previous hash and the row."""
-    return hashlib.sha256((previous + canonical(dict(row))).encode()).hexdigest()
-
-
-def genesis(meta: Mapping[str, Any]) -> str:
-    """First link: the hash of everything fixed at creation."""
-    return hashlib.sha256(canonical(dict(meta)).encode()).hexdigest()
 
 
 def file_system(path: Path) -> str:
@@ -75,25 +68,6 @@ def file_system(path: Path) -> str:
         if inside and len(point) >= len(best):
             best, kind = point, this
     return kind
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """Outcome of a check of the whole ledger; true when nothing is wrong."""
-
-    problems: tuple[str, ...]
-    n_log: int
-    head_hash: str
-
-    def __bool__(self) -> bool:
-        return not self.problems
-
-    def __str__(self) -> str:
-        if not self.problems:
-            return f"Ledger intact: {self.n_log} answers, head {self.head_hash[:16]}."
-        return "Ledger altered:\n" + "\n".join(f" - {text}" for text in self.problems)
-
-    __repr__ = __str__
 
 
 class Transaction:
@@ -131,9 +105,9 @@ class Transaction:
             self.n_log += 1
             content = {"i": self.n_log, **row, "t": now, "pid": pid}
             previous, self.head = self.head, chain(self.head, content)
-            records.append((*(content[name] for name in _ROW), previous, self.head))
+            records.append((*(content[name] for name in ROW), previous, self.head))
         self._connection.executemany(
-            f"INSERT INTO log VALUES ({','.join('?' * (len(_ROW) + 2))})", records
+            f"INSERT INTO log VALUES ({','.join('?' * (len(ROW) + 2))})", records
         )
         checkpoint("after insert")
         self._connection.execute(
@@ -143,7 +117,16 @@ class Transaction:
         checkpoint("after state")
 
     def close(self, reason: str) -> None:
-        """Let the ledger refuse every further query."""
+        """Let the ledger refuse every further query; the chain remembers it."""
+        nothing = {"value": [], "status": [], "guess": [], "first": self.state.k_used + 1}
+        row = {
+            "query_id": f"closed {self.n_log + 1}",
+            "kind": CLOSING,
+            "params": canonical(reason),
+            "answer": canonical(nothing),
+            "cost": canonical(self.state.to_dict()),
+        }
+        self.append([row], self.state)
         self._connection.execute("UPDATE state SET closed=?", (reason,))
 
 
@@ -214,11 +197,13 @@ class Ledger:
             raise LedgerError(
                 f"There is no ledger at {path}; make one with ReusableHoldout.create."
             )
+        if not _is_ledger(path):
+            raise LedgerError(f"{path} is not a ledger of causalfair.")
         ledger = cls(path)
         try:
             ledger.meta()
-        except (sqlite3.DatabaseError, KeyError) as error:
-            raise LedgerError(f"{path} is not a ledger of causalfair, or is damaged.") from error
+        except (ValueError, KeyError) as error:
+            raise LedgerError(f"{path} is damaged: what was fixed at creation is gone.") from error
         return ledger
 
     def _set_journal(self, connection: sqlite3.Connection) -> None:
@@ -284,7 +269,7 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """``BEGIN IMMEDIATE`` to ``COMMIT``; any exception rolls back and reveals nothing."""
-        with self._lock():
+        with self._lock(), self._readable():
             connection = self.connection()
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -305,11 +290,28 @@ class Ledger:
                 raise
             checkpoint("after commit")
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Errors of the database engine in words of ours."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(
+                f"The ledger {self.path} cannot be read or written ({error}). If the disk is not "
+                "full the file is damaged; restore the latest copy whose head hash was noted."
+            ) from error
+
     # ------------------------------------------------------------------------------ reading
+    def _read(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of a query; never from within a transaction of another thread."""
+        with self._lock(), self._readable():
+            return self.connection().execute(statement).fetchall()
+
     def meta(self) -> dict[str, Any]:
         """Everything fixed at creation."""
-        rows = self.connection().execute("SELECT name, value FROM meta").fetchall()
-        found = {name: json.loads(value) for name, value in rows}
+        found = {
+            name: json.loads(value) for name, value in self._read("SELECT name, value FROM meta")
+        }
         if found["schema"] != SCHEMA_VERSION:
             raise LedgerError(
                 f"{self.path} has schema {found['schema']}; this version reads {SCHEMA_VERSION}."
@@ -318,67 +320,53 @@ class Ledger:
 
     def key(self) -> bytes:
         """The secret key."""
-        row = self.connection().execute("SELECT value FROM secret WHERE name='key'").fetchone()
-        return bytes(row[0])
+        return bytes(self._read("SELECT value FROM secret WHERE name='key'")[0][0])
 
     def state(self) -> State:
         """Budget as of the last commit."""
-        row = self.connection().execute("SELECT content FROM state").fetchone()
-        return State(**json.loads(row[0]))
+        return State(**json.loads(self._read("SELECT content FROM state")[0][0]))
 
     def find(self, query_id: str) -> dict[str, Any] | None:
         """Stored answer of a query."""
-        return find(self.connection(), query_id)
+        with self._lock(), self._readable():
+            return find(self.connection(), query_id)
 
     def head(self) -> tuple[str, int, str]:
         """Head hash, number of log rows, reason for being closed."""
-        row = self.connection().execute("SELECT head_hash, n_log, closed FROM state").fetchone()
-        return str(row[0]), int(row[1]), str(row[2])
+        head_hash, n_log, closed = self._read("SELECT head_hash, n_log, closed FROM state")[0]
+        return str(head_hash), int(n_log), str(closed)
 
     def rows(self) -> list[dict[str, Any]]:
         """Every log row, as stored."""
-        names = (*_ROW, "prev_hash", "hash")
-        rows = self.connection().execute(f"SELECT {', '.join(names)} FROM log ORDER BY i")
-        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+        names = (*ROW, "prev_hash", "hash")
+        found = self._read(f"SELECT {', '.join(names)} FROM log ORDER BY i")
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def audit(self, expected_head: str | None = None) -> Audit:
-        """Re-verify the chain, the counters and the budget arithmetic."""
-        meta, rows = self.meta(), self.rows()
-        head, n_log, _ = self.head()
-        problems: list[str] = []
-        previous, used = genesis(meta), 0
-        for position, row in enumerate(rows, start=1):
-            content = {name: row[name] for name in _ROW}
-            if row["prev_hash"] != previous or row["hash"] != chain(previous, content):
-                problems.append(f"row {row['i']} was edited, or a row before it is missing")
-                break
-            if row["i"] != position:
-                problems.append(f"row {position} is missing")
-                break
-            after = json.loads(row["cost"])["k_used"]
-            if after < used:
-                problems.append(f"row {row['i']} lowers the number of queries used")
-            used, previous = after, row["hash"]
+        """Re-verify the chain, the counters, the budget arithmetic and the key."""
+        try:
+            meta, rows = self.meta(), self.rows()
+            state, key, (head, n_log, closed) = self.state(), self.key(), self.head()
+        except (LedgerError, ValueError, TypeError, KeyError, IndexError) as error:
+            return Audit((f"the file is damaged: {error}",), 0, "")
+        problems, last = chain_problems(meta, rows)
         if len(rows) != n_log:
             problems.append(f"the log has {len(rows)} rows and the state counts {n_log}")
-        if not problems and head != previous:
+        if not problems and head != last:
             problems.append("the head hash does not end the chain")
-        state = self.state()
-        last = json.loads(rows[-1]["cost"]) if rows else {}
-        told = {name: value for name, value in last.items() if not name.startswith("_")}
-        if rows and not problems and state.to_dict() != told:
-            problems.append("the state does not follow from the last row")
-        if not rows and state.k_used:
-            problems.append("the state claims queries that the log does not hold")
-        if expected_head is not None and expected_head not in {
-            genesis(meta),
-            *(row["hash"] for row in rows),
-        }:
+        if not problems:
+            problems = budget_problems(meta, rows, state)
+        if (closed != "") != any(row["kind"] == CLOSING for row in rows):
+            problems.append("the state and the log disagree on whether the ledger is closed")
+        if not matches(key, meta["key_commitment"]):
+            problems.append("the key is not the one committed to at creation")
+        chained = {genesis(meta), *(row["hash"] for row in rows)}
+        if expected_head is not None and expected_head not in chained:
             problems.append(
                 "the head hash noted earlier is not in the chain: the file was truncated or "
                 "replaced by an old copy"
             )
-        return Audit(tuple(problems), len(rows), head)
+        return Audit(tuple(problems), sum(row["kind"] != CLOSING for row in rows), head)
 
 
 def siblings(path: Path) -> Iterator[tuple[Path, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,8 +26,9 @@ class Plan:
     beta: float
     width: float | None = None
     n_train: int | None = None
-    profile: theorem.Profile | None = None  # influences of a declared statistic, range one
+    profile: theorem.Profile | None = None  # influences of the declared statistic, if unequal
     statistic: str = "mean"
+    span: float = 1.0  # range of the declared statistic
     spent_mu2: float = 0.0
     force: bool = False
 
@@ -96,20 +97,23 @@ class Mechanism(ABC):
         k, n, beta = self.plan.k, self.plan.n, self.plan.beta
         target = self.plan.width or 0.25
         hint = f"choose another mechanism (bounds.recommend({n}, {k}, {beta:g}, ...))"
-        if self.name in ("gaussian", "laplace"):
+        if self.plan.profile is not None:
+            hint = "its width follows the smallest classes, groups or effective number of records"
+        elif self.name in ("gaussian", "laplace"):
             needed = bounds.sample_size(k, target, beta, self.name)
             hint = f"a radius of {target:g} for {k} queries needs n={needed}"
         wanted = f", wider than width={target:g}" if self.plan.width else ""
         raise VacuousGuaranteeError(
             f"mechanism={self.name!r} with n={n}, max_queries={k}, beta={beta:g} has radius "
-            f"{self.radius:.3g}{wanted} on a range of one: {hint}; or lower max_queries, or pass "
-            "force=True to build it anyway."
+            f"{self.radius:.3g}{wanted} on a range of {self.plan.span:g}: {hint}; or lower "
+            "max_queries, or pass force=True to build it anyway."
         )
 
     def check_width(self) -> None:
         """The radius must beat half the range, and the width the user asked for."""
+        wanted = self.plan.width
         self.require(
-            self.radius < 0.5 and (self.plan.width is None or self.radius <= self.plan.width)
+            self.radius < 0.5 * self.plan.span and (wanted is None or self.radius <= wanted)
         )
 
 
@@ -132,9 +136,7 @@ class Naive(Mechanism):
         level = math.log(2 * self.plan.k / self.plan.beta)
         radius = np.sqrt(batch.squares * level / 2) + batch.pad
         q = len(batch)
-        return symmetric(batch.value, radius, batch, ("answered",) * q), replace(
-            state, k_used=state.k_used + q, rounds_used=state.rounds_used + 1
-        )
+        return symmetric(batch.value, radius, batch, ("answered",) * q), state.after(q)
 
     def parameters(self) -> dict[str, Any]:
         """Whether the user declared the queries fixed in advance."""
@@ -165,18 +167,15 @@ class Gaussian(Mechanism):
 
     def scales(self, batch: Batch) -> FloatArray:
         """Factor per query between a mean of range one and the query asked."""
-        if self.plan.profile is None:  # any statistic: as if all records had the largest influence
-            return batch.influence * self.plan.n
-        largest = max(c for c, _ in self.plan.profile)
-        scale = batch.span
-        if batch.kind != self.plan.statistic or np.any(
-            batch.influence > scale * largest * (1 + 1e-9)
-        ):
+        if batch.scale is None:
+            return batch.influence / min(c for c, _ in self.plan.influences)
+        if not np.isfinite(batch.scale).all():
             raise ParameterError(
                 f"This holdout was created for statistic={self.plan.statistic!r} and cannot "
-                f"answer {batch.kind!r}; create it with statistic='mean' to mix statistics."
+                f"answer {batch.kind!r}, which depends on other records; create it with "
+                "statistic='mean' to mix statistics."
             )
-        return scale
+        return batch.scale
 
     def draw(self, noise: KeyedNoise, start: int, count: int) -> FloatArray:
         """Standard noise of the answers."""
@@ -185,12 +184,7 @@ class Gaussian(Mechanism):
     def spend(self, state: State, q: int) -> State:
         """Budget after q answers."""
         largest = max(c for c, _ in self.plan.influences)
-        return replace(
-            state,
-            k_used=state.k_used + q,
-            rounds_used=state.rounds_used + 1,
-            mu2_used=state.mu2_used + q * (largest / self.sigma) ** 2,
-        )
+        return state.after(q, mu2_used=state.mu2_used + q * (largest / self.sigma) ** 2)
 
     def answer(
         self, state: State, batch: Batch, noise: KeyedNoise, vault: FloatArray | None
@@ -239,12 +233,7 @@ class Laplace(Gaussian):
 
     def spend(self, state: State, q: int) -> State:
         """Each answer is one pure private release."""
-        return replace(
-            state,
-            k_used=state.k_used + q,
-            rounds_used=state.rounds_used + 1,
-            eps0_count=state.eps0_count + q,
-        )
+        return state.after(q, eps0_count=state.eps0_count + q)
 
 
 def positive(value: Any, name: str) -> None:

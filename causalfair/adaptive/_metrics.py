@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from causalfair._core.typing import BoolArray, FloatArray
-from causalfair.exceptions import ParameterError
+from causalfair.exceptions import DataError, ParameterError
 
 Array = np.ndarray[Any, Any]
 
@@ -206,6 +206,69 @@ def find_metric(name: str) -> tuple[str, Metric]:
             f"metric={name!r} is unknown.{hint} Known: {', '.join([*METRICS, *ALIASES])}."
         )
     return key, METRICS[key]
+
+
+def compared_groups(
+    X: Any, metric: str, chosen: Any, levels: Any
+) -> tuple[Callable[[Any], Any], tuple[Any, Any]]:
+    """Group labels as a function of X, and the two groups that a metric compares."""
+    if chosen is None:
+        raise ParameterError(
+            f"metric={metric!r} compares groups: pass sensitive_features=, a column "
+            "of X or a function of X."
+        )
+    if callable(chosen):
+        group = chosen
+    elif hasattr(X, "columns"):
+        if chosen not in list(X.columns):
+            raise DataError(
+                f"sensitive_features={chosen!r} is not a column of X. Columns: "
+                f"{', '.join(map(str, X.columns))}."
+            )
+        group = Column(chosen)
+    else:
+        group = Column(int(chosen))
+    if levels is None:
+        found = np.unique(np.asarray(group(X)))
+        if len(found) != 2:
+            raise ParameterError(
+                f"sensitive_features has {len(found)} groups; name the two to "
+                "compare with levels=(a, b)."
+            )
+        levels = (found[0], found[1])
+    return group, (levels[0], levels[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Group labels from a column."""
+
+    name: Any
+
+    def __call__(self, X: Any) -> Array:
+        return np.asarray(X[self.name] if hasattr(X, "columns") else X[:, self.name])
+
+
+def conditional_influence(statistic: str, X: Any, y: Any, options: Mapping[str, Any]) -> FloatArray:
+    """Influence of each row on a metric that conditions on classes or groups."""
+    name, kind = find_metric(statistic)
+    if kind.prediction in ("probability", "value") or name in ("accuracy", "error"):
+        raise ParameterError(
+            f"statistic={statistic!r} is a plain mean: leave statistic='mean'. Others condition on "
+            "public counts: auc, tpr, fpr and the differences between groups."
+        )
+    if y is None:
+        raise ParameterError(f"statistic={statistic!r} needs outcomes: create the holdout with y.")
+    target = np.asarray(y)
+    extra: dict[str, Any] = {"positive": options.get("positive", np.unique(target)[-1])}
+    if kind.needs_groups:
+        chosen = options.get("sensitive_features")
+        if callable(chosen):
+            raise ParameterError("sensitive_features must name a column of X here, not a function.")
+        group, levels = compared_groups(X, name, chosen, options.get("levels"))
+        extra |= {"sensitive": group(X), "levels": levels}
+    predicted = np.zeros(len(target)) if kind.prediction == "score" else target
+    return np.asarray(kind.compute(target, predicted, **extra).influence, dtype=np.float64)
 
 
 def predict(model: Any, X: Any, prediction: str, positive: Any) -> Array:

@@ -33,7 +33,7 @@ from causalfair.exceptions import (
 
 _SETUP = ("sample_weight", "seal", "parent", "force", "random_state", "insecure_seed")
 _EXTRA: dict[str, tuple[str, ...]] = {
-    "gaussian": ("statistic",),
+    "gaussian": ("statistic", "positive", "sensitive_features", "levels"),
     "guess_and_check": ("check_fraction", "guess_sigma"),
     "multiplicative_weights": ("levels",),
     "stable_quantile": ("records_per_group",),
@@ -55,6 +55,7 @@ class Parts:
     decoy: Callable[[Rows], Rows]
     cells: Any = None  # cell of each row, and codes of every cell
     histogram: FloatArray | None = None
+    reference: FloatArray | None = None  # record influences the Gaussian noise is made for
     warned: bool = field(default=False)
 
 
@@ -170,15 +171,16 @@ def assemble(
     cells, histogram, n_cells = _cells(sealed, setup.get("levels"), name)
     if n_cells:
         params["n_cells"] = n_cells
-    profile = _build.declared_profile(setup.get("statistic", "mean"), sealed.y)
+    reference = _build.reference_influence(blocks, setup) if name == "gaussian" else None
     plan = make_plan(
         n,
         meta["max_queries"],
         meta["beta"] * math.exp(-meta["parent_log_desc"]),
         meta["width"],
         n_train=meta["n_train"],
-        profile=profile,
-        statistic="mean" if profile is None else "auc",
+        profile=None if reference is None else _build.profile_of(reference),
+        statistic=setup.get("statistic", "mean"),
+        span=_build.statistic_span(setup),
         spent_mu2=meta["parent_mu2"],
         force=meta["force"],
     )
@@ -199,6 +201,7 @@ def assemble(
         _build.decoy_maker(train, classes),
         cells,
         histogram,
+        reference,
     )
 
 
@@ -231,10 +234,12 @@ def _key(params: Mapping[str, Any]) -> tuple[bytes, bool]:
 
 
 def _jsonable(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: list(value) if isinstance(value, (tuple, range, np.ndarray)) else value
-        for name, value in params.items()
-    }
+    def plain(value: Any) -> Any:
+        if isinstance(value, (tuple, list, range)):
+            return [plain(one) for one in value]
+        return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+    return {name: plain(value) for name, value in params.items()}
 
 
 def _parent_path(parent: Any) -> Path:

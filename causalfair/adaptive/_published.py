@@ -77,7 +77,7 @@ def dwork_neurips15(n: int, k: int, beta: float, accountant: str = "bs16") -> fl
         return max(tau(sigma), floor) + sigma * normal_max_quantile(k, b)
 
     start = _start(n, k) * 6
-    best = minimise_log(radius, start / 6, start * 4, points=9, tol=1e-3)
+    best = minimise_log(radius, start / 6, start * 4, tol=1e-3)
     return radius(best)
 
 
@@ -173,7 +173,7 @@ def mutual_information(n: int, k: int, beta: float) -> float:
         return sigma * normal_max_cvar(k, beta) + mutual_information_gap(n, information, beta)
 
     start = _start(n, k) * 3
-    return radius(minimise_log(radius, start / 6, start * 6, points=9, tol=1e-3))
+    return radius(minimise_log(radius, start / 6, start * 6, tol=1e-3))
 
 
 def pure15(n: int, k: int, beta: float) -> float:

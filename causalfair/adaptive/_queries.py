@@ -7,8 +7,9 @@ on a decoy (rows without information); what fails there too is shown, anything e
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,11 @@ class Rows:
         return np.asarray(np.bincount(self.groups, weights=influence))
 
     @property
+    def equal(self) -> bool:
+        """Whether every row is a record of the same weight."""
+        return self.share is None and self.groups is None
+
+    @property
     def mean_influence(self) -> FloatArray:
         """Influence of each record on a mean with range one."""
         share = self.share if self.share is not None else np.full(self.n_rows, 1 / self.n_rows)
@@ -158,20 +164,26 @@ def checked_result(result: Any, n_rows: int) -> Any:
     return values
 
 
-def run(source: Any, rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
-    """Evaluate on the holdout without letting an error speak about it.
+def guarded(call: Callable[[Rows], Any], rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
+    """Evaluate on the holdout without letting an error or a warning speak about it.
 
-    Returns ``None`` when the question works on the decoy but not on the holdout: the caller then
-    charges it and answers as if every value were lo.
+    Returns ``None`` when the call works on the decoy but not on the holdout: the question is then
+    charged and answered as if every value were lo.
     """
     try:
-        return checked_result(evaluate(source, rows), rows.n_rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return call(rows)
     except Exception:  # any error may quote holdout values; none is passed on
         failed = True
     if failed:
-        substitute = decoy(rows)
-        checked_result(evaluate(source, substitute), substitute.n_rows)
+        call(decoy(rows))
     return None
+
+
+def run(source: Any, rows: Rows, decoy: Callable[[Rows], Rows]) -> Any:
+    """Values or statistic of a question; ``None`` where only the holdout makes it fail."""
+    return guarded(lambda r: checked_result(evaluate(source, r), r.n_rows), rows, decoy)
 
 
 @dataclass(slots=True)
@@ -184,6 +196,15 @@ class _Part:
     plain: bool
     binary: bool
     vector: FloatArray | None
+    scale: float = math.nan
+
+
+def relative(influence: FloatArray, reference: FloatArray) -> float:
+    """Largest ratio of influences, record by record; infinite where only the reference is zero."""
+    ratio = np.divide(
+        influence, reference, out=np.where(influence > 0, np.inf, 0.0), where=reference > 0
+    )
+    return float(ratio.max())
 
 
 def _from_values(
@@ -197,7 +218,7 @@ def _from_values(
         mean = float(units.sum()) / (UNITS * n)
     else:  # exactly rounded, so independent of the order of the rows
         mean = math.fsum((units * rows.share).tolist()) / UNITS
-    equal = rows.share is None and rows.groups is None
+    equal = rows.equal
     biggest = 1 / n if equal else float(influence.max())
     squares = 1 / n if equal else float(influence @ influence)
     variance = float(np.var(units, ddof=1)) * (span / UNITS) ** 2 if keep and n > 1 else 0.0
@@ -214,12 +235,15 @@ def _from_values(
     )
 
 
-def _from_statistic(found: Statistic, rows: Rows) -> _Part:
+def _from_statistic(found: Statistic, rows: Rows, reference: FloatArray | None) -> _Part:
     influence = rows.record_influence(found.influence)
     value = found.value if math.isfinite(found.value) else found.lo
-    return _Part(
+    part = _Part(
         value, float(influence.max()), float(influence @ influence), 1e-12, 0.0, False, False, None
     )
+    if reference is not None:
+        part.scale = relative(influence, reference)
+    return part
 
 
 def make_batch(
@@ -229,10 +253,14 @@ def make_batch(
     guesses: FloatArray,
     *,
     keep: bool,
+    reference: FloatArray | None = None,
 ) -> Batch:
-    """Empirical facts of several questions on the same rows."""
-    equal = rows.share is None and rows.groups is None
-    influence = np.empty(0) if equal else rows.mean_influence
+    """Empirical facts of several questions on the same rows.
+
+    `reference` holds the influence of each record on the statistic that the ledger was made for.
+    """
+    influence = np.empty(0) if rows.equal else rows.mean_influence
+    of_mean = math.nan if reference is None else relative(rows.mean_influence, reference)
     parts = []
     for query in queries:
         found = run(query.source, rows, decoy)
@@ -240,12 +268,15 @@ def make_batch(
             found = np.full(rows.n_rows, query.lo)
         if isinstance(found, Statistic) and found.vector is not None:
             found = np.asarray(found.vector)
-        parts.append(
-            _from_statistic(found, rows)
-            if isinstance(found, Statistic)
-            else _from_values(found, query, rows, keep=keep, influence=influence)
-        )
-    return _assemble(queries, parts, guesses, rows)
+        if isinstance(found, Statistic):
+            parts.append(_from_statistic(found, rows, reference))
+        else:
+            parts.append(_from_values(found, query, rows, keep=keep, influence=influence))
+            parts[-1].scale = of_mean * (query.hi - query.lo)
+    batch = _assemble(queries, parts, guesses, rows)
+    if reference is None:
+        return batch
+    return replace(batch, scale=np.array([part.scale for part in parts]))
 
 
 def _assemble(
@@ -278,10 +309,14 @@ def column_sums(values: Any, lo: float, hi: float) -> FloatArray:
     n, q = values.shape
     if values.dtype == np.bool_ and lo == 0 and hi == 1:
         return np.asarray(np.count_nonzero(values, axis=0) * float(UNITS))
+    blocks = column_blocks(n, q)
+    return np.concatenate([to_units(values[:, block], lo, hi).sum(axis=0) for block in blocks])
+
+
+def column_blocks(n: int, q: int) -> list[slice]:
+    """Blocks of columns of an (n, q) table, each of bounded memory."""
     step = max(1, _BLOCK_BYTES // (8 * max(n, 1)))
-    return np.concatenate(
-        [to_units(values[:, j : j + step], lo, hi).sum(axis=0) for j in range(0, q, step)]
-    )
+    return [slice(j, j + step) for j in range(0, q, step)]
 
 
 def batch_from_sums(

@@ -12,8 +12,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalfair._core.typing import BoolArray, FloatArray
 from causalfair.adaptive._answer import Answers
+from causalfair.adaptive._evaluate import scaled
 from causalfair.adaptive._holdout import ReusableHoldout
-from causalfair.adaptive._queries import UNITS, batch_from_sums
+from causalfair.adaptive._queries import UNITS, batch_from_sums, column_blocks
 from causalfair.adaptive._sklearn import CHOOSERS, LADDERS
 from causalfair.adaptive._state import Batch
 from causalfair.exceptions import DataError, ParameterError
@@ -113,7 +114,7 @@ class HoldoutFeatureSelector(SelectorMixin, BaseEstimator):
             raise ParameterError(f"score must be 'correlation' or 'auc'. Got {self.score!r}.")
         if not self.clip > 0:
             raise ParameterError(f"clip must be above 0. Got {self.clip!r}.")
-        matrix, target = validate_data(self, X, y, dtype=np.float64)
+        matrix, target = validate_data(self, X, y, dtype=[np.float64, np.float32])
         asked = _Association(self, matrix, np.asarray(target, dtype=float))
         answers = asked.ask()
         half = 0.5 if self.score == "auc" else 0.0
@@ -137,8 +138,10 @@ class _Association:
 
     def __init__(self, selector: HoldoutFeatureSelector, X: FloatArray, y: FloatArray) -> None:
         self.selector, self.holdout = selector, selector.holdout
-        scale = X.std(axis=0)
-        self.centre, self.scale = X.mean(axis=0), np.where(scale > 0, scale, 1.0)
+        blocks = [X[:, block] for block in column_blocks(*X.shape)]
+        self.centre = np.concatenate([b.mean(axis=0, dtype=np.float64) for b in blocks])
+        spread = np.concatenate([b.std(axis=0, dtype=np.float64) for b in blocks])
+        self.scale = 1.0 / np.where(spread > 0, spread, 1.0)
         self.y_centre, self.y_scale = float(y.mean()), float(y.std()) or 1.0
         self.clip = float(selector.clip)
         self.positive = float(np.max(y))
@@ -160,8 +163,10 @@ class _Association:
             if hit.all() or not hit.any():
                 raise DataError("score='auc' needs two classes in y.")
             return np.array([auc(hit, X[:, j]) for j in range(X.shape[1])])
-        sums = product_sums((X - self.centre) / self.scale, self._target(y), self.clip)
-        return self.clip * (2 * sums / (UNITS * len(X)) - 1)
+        return self.clip * (2 * self._sums(X, y) / (UNITS * len(X)) - 1)
+
+    def _sums(self, X: FloatArray, y: Any) -> FloatArray:
+        return product_sums(X, self.centre, self.scale, self._target(y), self.clip)
 
     def ask(self) -> Answers:
         """Ask for all features at once."""
@@ -178,7 +183,8 @@ class _Association:
                 "HoldoutFeatureSelector needs a holdout without groups and sample_weight."
             )
         rows = parts.blocks.rows("check" if "check" in parts.blocks.parts else part)
-        X = np.ascontiguousarray(np.asarray(rows.X, dtype=float))
+        X = np.asarray(rows.X)
+        X = X if X.dtype in (np.float32, np.float64) else X.astype(float)
         if X.ndim != 2 or X.shape[1] != len(self.centre):
             raise DataError(
                 f"The holdout must have the {len(self.centre)} features of the "
@@ -186,9 +192,8 @@ class _Association:
             )
         if self.selector.score == "auc":
             return self._auc_batch(X, np.asarray(rows.y, dtype=float))
-        sums = product_sums((X - self.centre) / self.scale, self._target(rows.y), self.clip)
-        return batch_from_sums(
-            sums,
+        batch = batch_from_sums(
+            self._sums(X, rows.y),
             len(X),
             -self.clip,
             self.clip,
@@ -196,29 +201,33 @@ class _Association:
             binary=False,
             kind="correlation",
         )
+        return scaled(parts, batch, np.full(len(X), 1 / len(X)))
 
     def _auc_batch(self, X: FloatArray, y: FloatArray) -> Batch:
-        q, hits = X.shape[1], int((y == self.positive).sum())
-        low, squares = min(hits, len(y) - hits), 1 / hits + 1 / (len(y) - hits)
+        q, hit = X.shape[1], y == self.positive
+        influence = np.where(hit, 1 / hit.sum(), 1 / (~hit).sum())
         values = self._values(np.nan_to_num(X, nan=-math.inf), y)
         full = np.full
-        return Batch(
+        batch = Batch(
             value=values,
             lo=np.zeros(q),
             hi=np.ones(q),
-            influence=full(q, 1 / low),
-            squares=full(q, squares),
+            influence=full(q, influence.max()),
+            squares=full(q, influence @ influence),
             pad=full(q, 1e-12),
             guess=self.training.copy(),
             kind="auc",
             loss_sign=-1,
         )
+        return scaled(self.holdout._parts, batch, influence)
 
 
-def product_sums(X: FloatArray, t: FloatArray, clip: float) -> FloatArray:
-    """Exact integer sums of clipped products of every column of X with t."""
+def product_sums(
+    X: FloatArray, centre: FloatArray, scale: FloatArray, t: FloatArray, clip: float
+) -> FloatArray:
+    """Exact integer sums of the clipped products of every standardised column of X with t."""
     from causalfair.adaptive import _kernels
 
     out = np.zeros(X.shape[1], dtype=np.int64)
-    _kernels.product_sums(np.ascontiguousarray(X), t, clip, out)
+    _kernels.product_sums(np.ascontiguousarray(X), centre, scale, t, clip, out)
     return out.astype(np.float64)

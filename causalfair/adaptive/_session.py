@@ -12,7 +12,8 @@ import numpy as np
 from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray
 from causalfair.adaptive._answer import Answer
-from causalfair.adaptive._ledger import Ledger, canonical
+from causalfair.adaptive._chain import canonical
+from causalfair.adaptive._ledger import Ledger
 from causalfair.adaptive._mechanisms import Mechanism
 from causalfair.adaptive._noise import KeyedNoise
 from causalfair.adaptive._state import Batch, Release, State
@@ -94,8 +95,12 @@ def _batch(batch_of: BatchOf, part: str, mechanism: Mechanism) -> Batch:
 
 
 def _noisy_guess(batch: Batch, session: Session, state: State) -> Batch:
+    """Noise on guesses made from holdout rows; a guess that was given is public already."""
+    if batch.guessed is None:
+        return batch
     z = session.noise.normal("guess", state.k_used, len(batch))
-    return replace(batch, guess=batch.guess + batch.span * (session.guess_sigma or 0.0) * z)
+    scale = batch.span * (session.guess_sigma or 0.0) * batch.guessed
+    return replace(batch, guess=batch.guess + scale * z)
 
 
 def _subset(batch: Batch, keep: list[int], *, as_one: bool) -> Batch:
@@ -109,6 +114,7 @@ def _subset(batch: Batch, keep: list[int], *, as_one: bool) -> Batch:
         batch,
         **arrays,
         variance=None if batch.variance is None else batch.variance[keep],
+        guessed=None if batch.guessed is None else batch.guessed[keep],
         vectors=None if batch.vectors is None else batch.vectors[:, keep],
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from causalfair._core.typing import FloatArray
+from causalfair._core.typing import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,12 @@ class State:
     best: float | None = None
     halted: str = ""
 
+    def after(self, queries: int, **changes: Any) -> State:
+        """State after one more round of so many queries, with what else has changed."""
+        return replace(
+            self, k_used=self.k_used + queries, rounds_used=self.rounds_used + 1, **changes
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain mapping for the ledger."""
         return asdict(self)
@@ -63,6 +69,9 @@ class Batch:
         Empirical value and declared range.
     influence : (q,)
         Largest change of the value when one record is replaced.
+    scale : (q,) or None
+        Largest ratio of a record's influence to its influence on the statistic that the ledger was
+        made for; ``None`` where that is a plain mean of equal records.
     squares : (q,)
         Sum over records of squared influences.
     pad : (q,)
@@ -75,6 +84,8 @@ class Batch:
         Unbiased variance of the record values, for empirical Bernstein checks.
     guess : (q,)
         Guesses; NaN where there is none.
+    guessed : (q,) bool or None
+        Where the guess comes from holdout rows set aside for it, and so needs noise.
     loss_sign : int
         1 when lower is better, -1 when higher is better.
     kind : str
@@ -99,6 +110,8 @@ class Batch:
     kind: str = "mean"
     vectors: FloatArray | None = None
     lazy: tuple[Any, ...] | None = None
+    guessed: BoolArray | None = None
+    scale: FloatArray | None = None
 
     @property
     def span(self) -> FloatArray:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
 from causalfair._core.typing import FloatArray
 from causalfair.adaptive._max_noise import cvar_from_cdf, laplace_max_cvar, normal_max_cvar
 from causalfair.adaptive.accounting import GaussianF, PowerFunction, PureCompositionF, gap
 
+_NO_RADIUS = 1e6
 # An influence profile: (influence of one record, number of such records) pairs.
 Profile = tuple[tuple[float, int], ...]
 
@@ -36,27 +37,21 @@ def minimise_log(
     low: float,
     high: float,
     *,
-    points: int = 17,
+    points: int = 9,
     tol: float = 1e-5,
 ) -> float:
-    """Minimiser of `function` over [low, high], log scale: grid, then golden section."""
+    """Minimiser of `function` over [low, high], log scale: grid, then Brent's method."""
     grid = np.linspace(math.log(low), math.log(high), points)
     values = [function(math.exp(x)) for x in grid]
     best = int(np.argmin(values))
-    a, b = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, points - 1)])
-    ratio = (math.sqrt(5) - 1) / 2
-    c, d = b - ratio * (b - a), a + ratio * (b - a)
-    fc, fd = function(math.exp(c)), function(math.exp(d))
-    while b - a > tol:
-        if fc <= fd:
-            b, d, fd = d, c, fc
-            c = b - ratio * (b - a)
-            fc = function(math.exp(c))
-        else:
-            a, c, fc = c, d, fd
-            d = a + ratio * (b - a)
-            fd = function(math.exp(d))
-    return math.exp((a + b) / 2)
+    around = (float(grid[max(best - 1, 0)]), float(grid[min(best + 1, points - 1)]))
+    found = optimize.minimize_scalar(
+        lambda x: min(function(math.exp(x)), _NO_RADIUS),  # parabolas need finite values
+        bounds=around,
+        method="bounded",
+        options={"xatol": tol},
+    )
+    return math.exp(float(found.x))
 
 
 def mean_profile(n: int) -> Profile:
@@ -124,13 +119,15 @@ def laplace_optimal(n: int, k: int, beta: float) -> NoisyWidth:
         lambda b: laplace_width(n, k, beta, b).radius,
         max(1e-7, start / 12),
         min(10.0, max(start * 3, 1e-6)),
-        points=13,
         tol=1e-4,
     )
     return laplace_width(n, k, beta, best)
 
 
 # ------------------------------------------------------------------------------- Thresholdout
+_STEP = 0.1  # of the grid of noise values, in units of sigma
+
+
 def _one_sided(x: FloatArray, b: float) -> FloatArray:
     """Cdf of a Laplace variable with scale b."""
     half = 0.5 * np.exp(-np.abs(x) / b)
@@ -141,16 +138,20 @@ def _one_sided(x: FloatArray, b: float) -> FloatArray:
 def _threshold_noise_cvar(k: int, ratio: float, budget: int, beta: float) -> float:
     """Tail mean of ``max{T + max gamma + max eta, max |xi|}`` in units of sigma, ratio = T/sigma.
 
-    All noises are independent: ``P(M <= x) = P(V <= x) int f_Gamma(g) P(H <= x - T - g) dg``.
+    All noises are independent: ``P(M <= x) = P(V <= x) int f_Gamma(g) P(H <= x - T - g) dg``. On
+    grids of one step the integral is a convolution.
     """
     rate = math.log(4.0 * (k + budget) / beta) + 10.0
-    gammas = np.linspace(-2 * rate, 2 * rate, 401)
-    mass = np.diff(_one_sided(gammas, 2.0) ** budget)
-    heavy = mass > 1e-12 * beta
-    middle = (0.5 * (gammas[1:] + gammas[:-1]))[heavy]
+    steps = math.ceil(2 * rate / _STEP)
+    edges = _STEP * np.arange(-steps, steps + 1, dtype=np.float64)
+    mass = np.diff(_one_sided(edges, 2.0) ** budget)
+    middle = edges[:-1] + _STEP / 2
     centre = ratio + 4 * math.log(k) + 2 * math.log(budget)
-    grid = np.linspace(max(0.0, centre - 12.0), ratio + 6 * rate, 1201)
-    below = _one_sided(grid[:, None] - ratio - middle[None, :], 4.0) ** k @ mass[heavy]
+    first = max(0.0, centre - 12.0)
+    count = math.ceil((ratio + 6 * rate - first) / _STEP)
+    grid = first + _STEP * np.arange(count + 1)
+    arguments = first - ratio - middle[-1] + _STEP * np.arange(count + len(middle), dtype=float)
+    below = np.convolve(_one_sided(arguments, 4.0) ** k, mass, mode="valid")
     with np.errstate(divide="ignore"):
         release = np.exp(budget * np.log1p(-np.exp(-grid)))
     return cvar_from_cdf(grid, below * release, beta)
@@ -186,7 +187,6 @@ def thresholdout_optimal(n: int, k: int, beta: float, threshold: float, budget: 
             lambda s: s * slope + gap(PureCompositionF(1 / (n * s), 2 * budget), beta),
             start / 8,
             start * 8,
-            points=9,
             tol=1e-3,
         )
 
@@ -197,19 +197,10 @@ def thresholdout_optimal(n: int, k: int, beta: float, threshold: float, budget: 
     return thresholdout_width(n, k, beta, threshold, best(slope), budget)
 
 
-def pure_max_information(n: int, epsilon: float, beta: float) -> float:
-    """Max-information in nats of an epsilon-private mechanism on n iid records, at slack beta."""
-    return epsilon**2 * n / 2 + epsilon * math.sqrt(n * math.log(2 / beta) / 2)
+def epoch_of(query: int, first: int, beta: float) -> tuple[int, float]:
+    """Size and error level of the epoch of a query when their number is not known beforehand.
 
-
-def epoch_schedule(first: int, beta: float) -> Callable[[int], tuple[int, float]]:
-    """Epochs for an unknown number of queries: query j -> (K_e, beta_e) of its epoch.
-
-    ``K_e = K_0 2^e`` and ``beta_e = 6 beta / (pi^2 (e+1)^2)``; valid at any stopping time.
+    ``K_e = K_0 2^e`` and ``beta_e = 6 beta / (pi^2 (e+1)^2)``, which sum to beta.
     """
-
-    def of(query: int) -> tuple[int, float]:
-        epoch = max(0, math.ceil(math.log2(max(query, 1) / first)))
-        return first * 2**epoch, 6 * beta / (math.pi**2 * (epoch + 1) ** 2)
-
-    return of
+    epoch = max(0, math.ceil(math.log2(max(query, 1) / first)))
+    return first * 2**epoch, 6 * beta / (math.pi**2 * (epoch + 1) ** 2)

@@ -27,11 +27,13 @@ __all__ = [
     "PowerFunction",
     "PureCompositionF",
     "ZcdpF",
+    "corrected_level",
     "delta_gaussian",
     "epsilon_gaussian",
     "epsilon_zcdp",
     "gap",
     "gap_pointwise",
+    "max_information",
 ]
 
 
@@ -254,7 +256,7 @@ def gap(power: PowerFunction, beta: float) -> float:
     a = optimize.brentq(
         lambda x: 3 * x + power(x) - beta, 0.0, beta / 3, xtol=1e-16 * beta, rtol=8.9e-16
     )
-    return (power(a) - a) / beta
+    return float((power(a) - a) / beta)
 
 
 def gap_pointwise(power: PowerFunction, beta: float) -> float:
@@ -294,7 +296,26 @@ def gap_pointwise(power: PowerFunction, beta: float) -> float:
 
 
 def delta_gaussian(mu: float, epsilon: float) -> float:
-    """Exact delta(epsilon) of a mu-Gaussian-private mechanism."""
+    """Exact delta of a mu-Gaussian-private mechanism at a given epsilon.
+
+    Parameters
+    ----------
+    mu : float
+        Composed signal-to-noise ratio.
+    epsilon : float
+        Privacy loss allowed.
+
+    Returns
+    -------
+    float
+        Smallest delta such that the mechanism is (epsilon, delta)-private.
+
+    Examples
+    --------
+    >>> from causalfair.adaptive.accounting import delta_gaussian
+    >>> round(delta_gaussian(1.0, 1.0), 12)
+    0.126936737507
+    """
     if mu == 0:
         return 0.0
     second = math.exp(epsilon + float(special.log_ndtr(-mu / 2 - epsilon / mu)))
@@ -302,7 +323,20 @@ def delta_gaussian(mu: float, epsilon: float) -> float:
 
 
 def epsilon_gaussian(mu: float, delta: float) -> float:
-    """Smallest epsilon with ``delta_gaussian(mu, epsilon) <= delta``."""
+    """Smallest epsilon with ``delta_gaussian(mu, epsilon) <= delta``.
+
+    Parameters
+    ----------
+    mu : float
+        Composed signal-to-noise ratio.
+    delta : float
+        Probability that the privacy loss may exceed epsilon, in a sense.
+
+    Returns
+    -------
+    float
+        Epsilon.
+    """
     if delta_gaussian(mu, 0.0) <= delta:
         return 0.0
     high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1e-9
@@ -310,8 +344,89 @@ def epsilon_gaussian(mu: float, delta: float) -> float:
 
 
 def epsilon_zcdp(rho: float, delta: float, *, sharpened: bool = True) -> float:
-    """Convert zCDP to approximate privacy (Bun-Steinke lemma 3.5; the sharpening is lemma 3.6)."""
+    """Convert concentrated to approximate privacy (Bun and Steinke 2016, lemmas 3.5 and 3.6).
+
+    Parameters
+    ----------
+    rho : float
+        Zero-concentrated privacy.
+    delta : float
+        Allowed delta.
+    sharpened : bool, default True
+        Use lemma 3.6, which gains a little.
+
+    Returns
+    -------
+    float
+        Epsilon such that the mechanism is (epsilon, delta)-private.
+    """
     inverse = 1 / delta
     if sharpened and math.sqrt(math.pi * rho) / delta >= math.e:
         inverse = min(inverse, math.sqrt(math.pi * rho) / delta)
     return rho + 2 * math.sqrt(rho * math.log(inverse))
+
+
+def max_information(n: int, epsilon: float, beta: float) -> float:
+    """Max-information of an epsilon-private mechanism on n independent records.
+
+    It bounds how much more likely any outcome becomes by choosing the question from the data, and
+    adds up over mechanisms (and so do the slacks).
+
+    Parameters
+    ----------
+    n : int
+        Records.
+    epsilon : float
+        Pure privacy of the whole transcript.
+    beta : float
+        Slack: probability left out.
+
+    Returns
+    -------
+    float
+        Max-information in nats.
+
+    References
+    ----------
+    .. [1] Dwork et al. (2015), Generalization in adaptive data analysis and holdout reuse, NeurIPS.
+       arXiv:1506.02629
+
+    Examples
+    --------
+    >>> from causalfair.adaptive.accounting import corrected_level, max_information
+    >>> information = max_information(1_000, 0.01, 0.005)
+    >>> round(information, 4), round(corrected_level(0.05, information, 0.005), 4)
+    (0.5973, 0.0248)
+    """
+    _check_beta(beta)
+    _positive(epsilon, "epsilon", zero=True)
+    return epsilon**2 * n / 2 + epsilon * math.sqrt(n * math.log(2 / beta) / 2)
+
+
+def corrected_level(alpha: float, information: float, slack: float) -> float:
+    """Level at which to test a hypothesis that was chosen from the data.
+
+    Parameters
+    ----------
+    alpha : float
+        Error level wanted.
+    information : float
+        Max-information in nats between the sample and everything the choice was based on.
+    slack : float
+        Slack at which that max-information holds; below `alpha`.
+
+    Returns
+    -------
+    float
+        ``(alpha - slack) exp(-information)``: reject where an ordinary p-value is at most this.
+
+    Raises
+    ------
+    ParameterError
+        The slack leaves nothing of `alpha`.
+    """
+    _check_beta(alpha)
+    _positive(information, "information", zero=True)
+    if not 0 <= slack < alpha:
+        raise ParameterError(f"slack must lie in [0, alpha={alpha:g}). Got {slack!r} instead.")
+    return (alpha - slack) * math.exp(-information)

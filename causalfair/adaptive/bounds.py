@@ -33,12 +33,14 @@ from causalfair.adaptive._methods import (
 )
 from causalfair.adaptive._search import largest_within, smallest_within
 from causalfair.adaptive._tables import fixed, frame_of, text_of
+from causalfair.adaptive._theorem import epoch_of
 from causalfair.exceptions import ParameterError, VacuousGuaranteeError
 
 __all__ = [
     "Comparison",
     "Recommendation",
     "WidthResult",
+    "anytime",
     "compare",
     "max_queries",
     "recommend",
@@ -177,6 +179,42 @@ def width(
     )
 
 
+def anytime(n: int, query: int, *, sigma: float, first: int = 100, beta: float = 0.05) -> float:
+    """Radius of one of arbitrarily many Gaussian answers, valid whenever the analyst stops.
+
+    The noise level is fixed and the number of queries is not: radii hold for all queries of an
+    epoch, epochs double, and their error levels sum to `beta`.
+
+    Parameters
+    ----------
+    n : int
+        Records in the holdout.
+    query : int
+        Position of the query, from 1.
+    sigma : float
+        Noise level, the same for all queries.
+    first : int, default 100
+        Queries of the first epoch.
+    beta : float, default 0.05
+        Allowed probability that any answer ever misses.
+
+    Returns
+    -------
+    float
+        Radius on queries with range one; infinite once the noise is too small for so many.
+
+    Examples
+    --------
+    >>> from causalfair.adaptive import bounds
+    >>> [round(bounds.anytime(10_000, j, sigma=0.02), 3) for j in (1, 100, 101, 1_000)]
+    [0.113, 0.113, 0.146, 0.314]
+    """
+    _check(n, query, beta)
+    _check(n, first, beta)
+    size, level = epoch_of(int(query), int(first), beta)
+    return width(n, size, level, "gaussian", sigma=sigma).radius
+
+
 def max_queries(
     n: int, width: float, beta: float = 0.05, method: str = "auto", **situation: Any
 ) -> int:
@@ -214,17 +252,18 @@ def max_queries(
     _check(n, 1, beta)
     _check_width(width)
     known = situation_of(situation)
-    counts = [
-        largest_within(_over_k(METHODS[name], n, beta, known), width, cap=_MOST_QUERIES)
-        for name in candidates(method, known)
-    ]
-    if max(counts) == 0:
+    most = 0
+    for name in candidates(method, known):
+        radius = _over_k(METHODS[name], n, beta, known)
+        if radius(most + 1) <= width:  # this method affords more than those before
+            most = largest_within(radius, width, cap=_MOST_QUERIES)
+    if most == 0:
         needed = sample_size(1, width, beta, method, **situation)
         raise VacuousGuaranteeError(
             f"n={n} cannot answer a single query within {width:g} at beta={beta:g}; "
             f"{needed} records are needed, or a larger width."
         )
-    return max(counts)
+    return most
 
 
 def sample_size(
@@ -264,17 +303,17 @@ def sample_size(
     _check(2, k, beta)
     _check_width(width)
     known = situation_of(situation)
-    sizes = [
-        smallest_within(_over_n(METHODS[name], k, beta, known), width, cap=_MOST_RECORDS)
-        for name in candidates(method, known)
-    ]
-    reachable = [size for size in sizes if size]
-    if not reachable:
+    fewest = 0
+    for name in candidates(method, known):
+        radius = _over_n(METHODS[name], k, beta, known)
+        if not fewest or radius(fewest - 1) <= width:  # it may need fewer than those before
+            fewest = smallest_within(radius, width, cap=fewest - 1 if fewest else _MOST_RECORDS)
+    if not fewest:
         raise VacuousGuaranteeError(
             f"No holdout answers {k} queries within {width:g} under method={method!r} and the "
             "options given; enlarge the width or drop the fixed noise level."
         )
-    return min(reachable)
+    return fewest
 
 
 def _over_k(method: Method, n: int, beta: float, known: Situation) -> Callable[[int], float]:

@@ -373,8 +373,10 @@ def coverage(
     ----------
     mechanism : str
         As in :meth:`causalfair.adaptive.ReusableHoldout.create`.
-    attack : {"correlated", "boosting"}, default "correlated"
-        Vote of features signed by their answers; or vote of the submissions that looked good.
+    attack : {"correlated", "boosting", "greedy"}, default "correlated"
+        Vote of features signed by their answers; vote of the submissions that looked good; or a
+        climb in which every question depends on the answer before it. Mechanisms that release
+        winners only are always climbed.
     n, k : int
         Records and queries.
     beta : float, default 0.05

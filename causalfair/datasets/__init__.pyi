@@ -4,8 +4,8 @@ from ._fairness import make_weak_proxies as make_weak_proxies
 from ._fetch import fetch as fetch
 from ._load import load_401k as load_401k
 from ._load import load_close_college as load_close_college
-from ._load_police import load_police_searches as load_police_searches
 from ._load_nhanes import load_nhanes_hba1c as load_nhanes_hba1c
+from ._load_police import load_police_searches as load_police_searches
 from ._load_recidivism import load_recidivism_names as load_recidivism_names
 from ._load_school import load_school_trial as load_school_trial
 from ._make_forest import make_cluster_trial as make_cluster_trial
@@ -30,4 +30,7 @@ from ._make_risk_family import make_heckman_selection as make_heckman_selection
 from ._make_risk_family import make_judges as make_judges
 from ._make_risk_family import make_probit_selection as make_probit_selection
 from ._make_risk_family import make_threshold_searches as make_threshold_searches
+from ._uganda import fetch_uganda_youth_programme as fetch_uganda_youth_programme
 from ._uganda import load_uganda_youth_programme as load_uganda_youth_programme
+from ._upworthy import fetch_upworthy as fetch_upworthy
+from ._upworthy import make_confounded_headlines as make_confounded_headlines

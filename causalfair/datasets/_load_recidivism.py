@@ -30,9 +30,9 @@ def load_recidivism_names(*, as_frame: AsFrame = "pandas") -> Any:
 
     Notes
     -----
-    Source: ProPublica's two-year recidivism table (public), after its usual filter (screening within
-    30 days of arrest, a known outcome, no ordinary traffic offence, a score given). Names are not
-    included. Each name was scored by a logistic regression on its letter sequences, fitted to the
+    Source: ProPublica's two-year recidivism table (public), after its usual filter (screening
+    within 30 days of arrest, a known outcome, no ordinary traffic offence, a score given). Names
+    are not included. Each name was scored by a logistic regression on its letter sequences, fitted to the
     names of the other half of the people, and cut at thirds.
 
     References

@@ -3,6 +3,9 @@
 from causalfair.reward._simulate import (
     make_bandit_texts,
     make_headlines,
+    make_weekday_answers,
+)
+from causalfair.reward._simulate_numbers import (
     make_linear_reward,
     make_popularity_iv,
     make_preferences,
@@ -10,7 +13,6 @@ from causalfair.reward._simulate import (
     make_simpson_reward,
     make_text_rates,
     make_two_sources,
-    make_weekday_answers,
 )
 
 __all__ = [

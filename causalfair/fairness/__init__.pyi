@@ -2,7 +2,7 @@ from ._bisg import NameProbabilities as NameProbabilities
 from ._bisg import bifsg as bifsg
 from ._bisg import bisg as bisg
 from ._bisg import clean_name as clean_name
-from ._encode import count_tensor as count_tensor
+from ._count import count_tensor as count_tensor
 from ._estimator import ProxyFairness as ProxyFairness
 from ._gaps import GapEstimates as GapEstimates
 from ._mitigation import PostProcessor as PostProcessor

@@ -49,6 +49,7 @@ class NameProbabilities:
         Returns
         -------
         pandas.DataFrame
+            The numbers, a copy.
         """
         import pandas as pd
 
@@ -71,6 +72,7 @@ def clean_name(name: Any) -> tuple[str, ...]:
     Parameters
     ----------
     name : str or missing
+        A name as written.
 
     Returns
     -------
@@ -207,6 +209,7 @@ def bisg(
     Parameters
     ----------
     surnames : sequence of str, length n
+        Surnames, as people write them.
     geographies : sequence, length n, optional
         Place of each person, as in the index of ``geography_counts``; unknown places, and None, get
         the national shares.
@@ -221,6 +224,7 @@ def bisg(
     Returns
     -------
     NameProbabilities
+        Probabilities, groups and match rates.
 
     Raises
     ------
@@ -268,14 +272,18 @@ def bifsg(
     Parameters
     ----------
     surnames, first_names : sequences of str, length n
+        Names, as people write them.
     geographies : sequence, length n, optional
+        Place of each person, as in the index of ``geography_counts``.
     surname_counts, first_name_counts, geography_counts : pandas.DataFrame
         Counts by name or place (index) and group (columns).
     other : str, default "ALL OTHER NAMES"
+        Row of the name tables for names that are not listed.
 
     Returns
     -------
     NameProbabilities
+        Probabilities, groups and match rates.
 
     Raises
     ------

@@ -119,12 +119,6 @@ def label_rate_bounds(
     return BoundPieces(low.value, high.value, np.stack([low.influence, high.influence], axis=1))
 
 
-def frequency_errors(pieces: BoundPieces, weight: FloatArray) -> FloatArray:
-    """Standard errors (2,) of both bounds when ``weight`` counts equal rows."""
-    psi = pieces.influence * (weight.mean() / np.where(weight > 0, weight, 1.0))[:, None]
-    return np.asarray(np.sqrt((weight[:, None] * psi**2).sum(axis=0)) / weight.sum())
-
-
 def imbens_manski(
     low: float, high: float, se_low: float, se_high: float, level: float
 ) -> tuple[float, float]:

@@ -11,13 +11,17 @@ from causalfair.exceptions import CausalFairError
 from causalfair.fairness._bounds import (
     BoundPieces,
     Signal,
-    frequency_errors,
     imbens_manski,
     label_rate_bounds,
     parity_bounds,
 )
 from causalfair.fairness._gaps import wald_gaps
-from causalfair.fairness._inference import Audit, JointCovariance, joint_covariance
+from causalfair.fairness._inference import (
+    Audit,
+    JointCovariance,
+    joint_covariance,
+    smooth_estimates,
+)
 from causalfair.fairness._latent import LatentFit, class_probabilities
 from causalfair.fairness._metrics import GroupMetric, group_metric, group_pairs
 from causalfair.fairness._models import Model, fit_local, fit_partial
@@ -27,7 +31,7 @@ from causalfair.fairness._results import AuditTable, interval_plot
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from causalfair._core.typing import FloatArray
+    from causalfair._core.typing import BoolArray, FloatArray, IntArray
     from causalfair.fairness._tensor import PatternCounts
 
 COLUMNS = (
@@ -57,13 +61,18 @@ def count_law(data: PatternCounts, weights: FloatArray) -> JointCovariance:
 
 
 def plugin_audit(
-    audit: Audit, data: PatternCounts, weights: FloatArray, name: str
+    audit: Audit, weights: FloatArray, name: str, keep: BoolArray | None = None
 ) -> tuple[Audit, JointCovariance]:
-    """Audit whose groups are read off the patterns with the given weights (P, K)."""
+    """Audit whose groups are read off the patterns (those of ``keep``) by weights (P, K)."""
+    data, units = audit.model.data, audit.units
+    if keep is not None and not keep.all():
+        data = data.columns(keep)
+        weights = weights[keep]
+        if units is not None:
+            units = units[:, np.flatnonzero(np.tile(keep, data.n_strata))]
     G = data.counts / data.n @ weights
     fit = LatentFit(G, np.zeros((1, 1, 1)), np.nan)
     model = Model(name, data, audit.model.spec, fit, audit.model.affinity)
-    units = audit.units if data is audit.model.data else None
     return replace(audit, model=model, units=units, law=None), count_law(data, weights)
 
 
@@ -74,7 +83,6 @@ def direct_audit(audit: Audit, j: int) -> tuple[Audit, JointCovariance]:
     """
     data = audit.model.data
     level = data.patterns[:, j]
-    kept = data if (level >= 0).all() else data.columns(level >= 0)
     n_groups = audit.model.spec.n_groups
     named = np.eye(n_groups)
     if data.n_levels[j] != n_groups:
@@ -82,8 +90,7 @@ def direct_audit(audit: Audit, j: int) -> tuple[Audit, JointCovariance]:
             audit.model.fit.prevalence, audit.model.fit.transition(audit.model.spec, j)
         )
         named = np.eye(n_groups)[posterior.argmax(axis=1)]
-    weights = named[kept.patterns[:, j]]
-    return plugin_audit(audit, kept, weights, "direct")
+    return plugin_audit(audit, named[level], "direct", level >= 0)
 
 
 def pattern_posterior(model: Model, data: PatternCounts) -> FloatArray:
@@ -96,7 +103,7 @@ def pattern_posterior(model: Model, data: PatternCounts) -> FloatArray:
 def weighted_audit(audit: Audit) -> tuple[Audit, JointCovariance]:
     """Rows shared out by P(A | proxies): right only if decisions are free of A given them."""
     model = audit.model
-    return plugin_audit(audit, model.data, pattern_posterior(model, model.data), "weighted")
+    return plugin_audit(audit, pattern_posterior(model, model.data), "weighted")
 
 
 def bound_rows(
@@ -121,10 +128,25 @@ def bound_rows(
 
     out = []
     for name, pieces in _bound_pieces(metric, data, a, event, weight):
-        low_error, high_error = frequency_errors(pieces, weight)
+        low_error, high_error = _bound_errors(audit, pieces, stratum, pattern)
         low, high = imbens_manski(pieces.low, pieces.high, low_error, high_error, level)
         out.append((name, pieces.low, pieces.high, max(low, -1.0), min(high, 1.0)))
     return out
+
+
+def _bound_errors(
+    audit: Audit, pieces: BoundPieces, stratum: IntArray, pattern: IntArray
+) -> FloatArray:
+    """Standard errors (2,) of both bounds, under the sampling of the rows."""
+    data = audit.model.data
+    weight = data.counts[stratum, pattern]
+    by_row = pieces.influence * (weight.mean() / weight)[:, None]
+    influence = np.zeros((data.counts.size, 2))
+    influence[stratum * data.counts.shape[1] + pattern] = by_row
+    vcov = influence.T @ (influence * data.squared.ravel()[:, None]) / data.n**2
+    law = JointCovariance(vcov, influence, 0)
+    ends = np.array([pieces.low, pieces.high])
+    return smooth_estimates(audit, ends, np.eye(2), ("low", "high"), law).std_error
 
 
 def _bound_pieces(
@@ -190,6 +212,9 @@ def comparison(
         "conf_high": "high",
     }
     notes = [f"low, high: {level:.0%} intervals; of the bounds, for the parameter inside them."]
+    notes += [
+        f"bounds, {r[1]}: between {r[6]:.3f} and {r[7]:.3f}." for r in records if np.isfinite(r[6])
+    ]
     for method, reason in dict.fromkeys((r[0], r[8]) for r in records if r[8]):
         notes.append(f"{method}: {reason}.")
     notes += LIMITS

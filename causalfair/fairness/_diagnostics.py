@@ -13,13 +13,14 @@ from causalfair.exceptions import (
     WeakIdentificationWarning,
 )
 from causalfair.fairness._latent import MODE_WINDOW
-from causalfair.fairness._metrics import fused_accuracy
+from causalfair.fairness._metrics import MIN_GROUP_COUNT, fused_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causalfair._core.typing import FloatArray
+    from causalfair._core.typing import BoolArray, FloatArray
     from causalfair.fairness._models import Model
+    from causalfair.fairness._tensor import PatternCounts
 
 BOUNDARY_DISTANCE = 1e-4
 WEAK_YOUDEN = 0.1
@@ -62,10 +63,12 @@ def boundary_distance(model: Model) -> float:
     seen = model.data.stratum_totals() > 0
     smallest = float(model.fit.G[seen].min())
     for j in range(model.data.n_proxies):
+        levels = model.data.margin(j).sum(axis=0) > 0  # a level nobody has is 0 and no boundary
         for s in np.flatnonzero(seen).tolist():
             r = int(model.spec.tables[s, j])
             if not model.spec.fixed[r]:
-                smallest = min(smallest, float(model.fit.transition(model.spec, j, s).min()))
+                table = model.fit.transition(model.spec, j, s)
+                smallest = min(smallest, float(table[:, levels].min()))
     return smallest
 
 
@@ -121,17 +124,38 @@ def _warn_weak(model: Model, proxy_names: Sequence[str], rank_deficiency: int) -
     rare = float(model.fit.prevalence.min())
     top = sorted(strength.values())[-3:]
     product = data.n_effective * float(np.prod(np.square(top))) * rare**2
-    if strength[weakest] < WEAK_YOUDEN or product < WEAK_PRODUCT:
+    if strength[weakest] < WEAK_YOUDEN:
         warn(
             f"Weak identification: proxy {proxy_names[weakest]!r} has informativeness "
-            f"{strength[weakest]:.3f} (0 is none) and n * prod(J^2) * p_min^2 = "
-            f"{product:.2f} (want "
-            f"at least {WEAK_PRODUCT:.0f}). Read bootstrap or profile intervals.",
+            f"{strength[weakest]:.3f} (0 is none). Read bootstrap or profile intervals.",
+            WeakIdentificationWarning,
+        )
+    elif product < WEAK_PRODUCT:
+        warn(
+            f"Weak identification: n * prod(J^2) * p_min^2 = {product:.2f} (want at least "
+            f"{WEAK_PRODUCT:.0f}), with informativeness J of {strength[weakest]:.3f} or more and "
+            f"p_min = {rare:.3f} the share of the smallest group. Read bootstrap or profile "
+            "intervals.",
             WeakIdentificationWarning,
         )
 
 
+def small_cells(data: PatternCounts, G: FloatArray) -> tuple[BoolArray, BoolArray]:
+    """Groups (K,), and label by group (n_labels, K), with too few estimated rows for a rate."""
+    by_label = data.n_effective * G.reshape(data.n_pred, data.n_labels, -1).sum(axis=0)
+    return by_label.sum(axis=0) < MIN_GROUP_COUNT, by_label < MIN_GROUP_COUNT
+
+
 def _warn_small(model: Model) -> None:
+    by_group, by_label = small_cells(model.data, model.fit.G)
+    cells = [f"group {a}" for a in np.flatnonzero(by_group)]
+    cells += [f"group {a} with label {y}" for y, a in np.argwhere(by_label & ~by_group)]
+    if cells:
+        warn(
+            f"Fewer than {MIN_GROUP_COUNT:.0f} rows are estimated for {', '.join(cells)}: rates "
+            "and gaps that rest on them are nan. Collect more rows, or merge groups.",
+            SmallSampleWarning,
+        )
     totals = model.data.stratum_totals()
     if model.name == "local":
         thin = [int(s) for s in np.flatnonzero(totals < MIN_LOCAL_ROWS)]

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causalfair._core.frames import is_lazy
-from causalfair.exceptions import DataError, ParameterError, RoleError
-from causalfair.fairness._tensor import PatternCounts, cell_table, count_rows, from_tensor
+from causalfair.exceptions import DataError, RoleError
+from causalfair.fairness._tensor import PatternCounts, cell_table, count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causalfair._core.typing import ArrayLike, FloatArray, IntArray
+    from causalfair._core.typing import FloatArray, IntArray
 
 OWNER = "ProxyFairness.fit"
-ROLE_ARGUMENTS = ("y_pred", "y_true", "sensitive_features")
+MAX_LEVELS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +184,8 @@ def read_rows(
         raise DataError(f"{owner}: X is empty (n = 0); give at least one row.")
     if y_pred is None:
         raise DataError(f"{owner} needs y_pred, the decisions to audit, as codes 0, 1, 2, ...")
+    for label, column in zip(labels, columns, strict=True):
+        _refuse_missing(X[column] if isinstance(column, str) else column, label, owner)
     roles = {"y_pred": y_pred, "y_true": y_true, "sensitive_features": sensitive_features}
     data = resolve_roles(
         table,
@@ -214,6 +215,17 @@ def read_rows(
         labels,
         data,
     )
+
+
+def _refuse_missing(values: Any, label: str, owner: str) -> None:
+    from causalfair._core.validation import missing_mask
+
+    count = int(missing_mask(np.asarray(values)).sum())
+    if count:
+        raise DataError(
+            f"{owner}: proxy {label!r} has {count} missing value(s) in {len(values)} rows. Code a "
+            "missing proxy as -1, for instance with fillna(-1): it is then summed out."
+        )
 
 
 def _optional_levels(
@@ -351,32 +363,70 @@ def check_soft(X: FloatArray, *, owner: str) -> None:
 
 
 def check_levels(data: PatternCounts, n_groups: int, names: Sequence[str], *, owner: str) -> None:
-    """Refuse proxies that cannot inform about K groups, and identical proxies."""
+    """Refuse proxies that cannot inform about K groups, and proxies that repeat each other."""
     for j in range(data.n_proxies):
-        seen = int((data.margin(j).sum(axis=0) > 0).sum())
-        if seen < n_groups:
+        seen = data.margin(j).sum(axis=0) > 0
+        if data.n_levels[j] > MAX_LEVELS:
             raise DataError(
-                f"{owner}: proxy {names[j]!r} carries no information about {n_groups} "
-                "groups: it takes "
-                f"{seen} level(s). Drop it, or lower n_groups."
+                f"{owner}: proxy {names[j]!r} has the level {data.n_levels[j] - 1}, but takes only "
+                f"{int(seen.sum())} levels. Recode them as 0, 1, 2, ..."
+            )
+        if seen.sum() < n_groups:
+            raise DataError(
+                f"{owner}: proxy {names[j]!r} carries no information about {n_groups} groups: it "
+                f"takes {int(seen.sum())} level(s). Drop it, or lower n_groups."
+            )
+        if not seen[:n_groups].all():
+            raise DataError(
+                f"{owner}: proxy {names[j]!r} never takes the level "
+                f"{int(np.argmin(seen[:n_groups]))} (it takes "
+                f"{', '.join(map(str, np.flatnonzero(seen)[:6]))}). Level a speaks for group a, so "
+                f"the levels 0 to {n_groups - 1} are needed; recode the proxy."
             )
     for i in range(data.n_proxies):
         for j in range(i + 1, data.n_proxies):
-            if data.n_levels[i] != data.n_levels[j]:
-                continue
-            both = (data.patterns[:, i] >= 0) & (data.patterns[:, j] >= 0)
-            differ = both & (data.patterns[:, i] != data.patterns[:, j])
-            if both.any() and data.counts[:, differ].sum() == 0:
-                raise DataError(
-                    f"{owner}: proxies {names[i]!r} and {names[j]!r} are identical: conditional "
-                    "independence is impossible. Keep one of them."
-                )
+            _refuse_repeated(data.views([i, j]).complete().patterns, names[i], names[j], owner)
+
+
+def _refuse_repeated(pairs: IntArray, first: str, second: str, owner: str) -> None:
+    """Pairs (r, 2) of levels that occur together: one-to-one means one proxy given twice."""
+    one_to_one = all(len(np.unique(pairs[:, v])) == len(pairs) for v in (0, 1))
+    if one_to_one and len(pairs) > 0:
+        same = bool((pairs[:, 0] == pairs[:, 1]).all())
+        how = "identical" if same else "the same but for the names of their levels"
+        raise DataError(
+            f"{owner}: proxies {first!r} and {second!r} are {how}: conditional independence is "
+            "impossible. Keep one of them."
+        )
+
+
+def check_codes(codes: IntArray, name: str) -> None:
+    """Refuse decisions or labels that do not vary, or whose codes have holes.
+
+    A hole is nearly always a coding slip (1 and 2, or 0 and 5), and would read as a level that
+    nobody of any group has.
+    """
+    top = int(codes.max())
+    if top == int(codes.min()):
+        raise DataError(
+            f"{OWNER}: {name} takes one value ({top}) in all rows; there is nothing to compare."
+        )
+    seen = np.bincount(codes) > 0 if top < len(codes) else np.isin(np.arange(len(codes)), codes)
+    if top >= len(codes) or not seen.all():
+        raise DataError(
+            f"{OWNER}: {name} has the level {top}, but never the level {int(np.argmin(seen))}. "
+            "Levels are 0, 1, 2, ... without holes; recode them, for instance with "
+            "pandas.factorize(..., sort=True)."
+        )
 
 
 def to_counts(rows: Rows, n_groups: int) -> PatternCounts:
     """Count coded rows; audited rows become a last view whose error matrix is the identity."""
-    n_labels = 1 if rows.label is None else max(int(rows.label.max()) + 1, 2)
-    n_pred = max(int(rows.prediction.max()) + 1, 2)
+    check_codes(rows.prediction, "y_pred")
+    if rows.label is not None:
+        check_codes(rows.label, "y_true")
+    n_labels = 1 if rows.label is None else int(rows.label.max()) + 1
+    n_pred = int(rows.prediction.max()) + 1
     codes = rows.codes
     levels = [max(int(codes[:, j].max()) + 1, 1) for j in range(codes.shape[1])]
     if rows.audited is not None:
@@ -422,165 +472,3 @@ def cluster_cells(rows: Rows, data: PatternCounts) -> tuple[Any, IntArray]:
     if rows.label is not None:
         stratum = stratum + rows.label
     return cell_table(data, codes, stratum, rows.weight, unit.ravel()), units.astype(np.intp)
-
-
-def count_tensor(
-    X: Any,
-    y_pred: Any,
-    y_true: Any = None,
-    *,
-    proxies: Any = None,
-    sample_weight: ArrayLike | None = None,
-    n_pred: int | None = None,
-    n_labels: int | None = None,
-    n_levels: Sequence[int] | int | None = None,
-) -> FloatArray:
-    """Count rows by decision, label and level of every proxy: all that the estimators read.
-
-    Tensors of the same shape from several shards add up, and :meth:`ProxyFairness.from_counts` fits
-    their sum. Give ``n_pred``, ``n_labels`` and ``n_levels`` when a shard may not show every level.
-
-    Parameters
-    ----------
-    X : (n, m) int array or table
-        Proxies as levels 0, 1, 2, ...; -1 marks a missing value and is counted as a further, last
-        level. A lazy frame (polars, DuckDB, Dask, PySpark) is grouped in its own engine.
-    y_pred : (n,) int array or str
-        Decisions 0, 1, ..., or the name of their column.
-    y_true : (n,) int array or str, optional
-        Outcome labels.
-    proxies : list of str, optional
-        Proxy columns of a table.
-    sample_weight : (n,) array or str, optional
-        Non-negative weights.
-    n_pred, n_labels : int, optional
-        Number of decisions and of labels; by default the largest seen plus one (at least 2).
-    n_levels : sequence of int, or int, optional
-        Number of levels of each proxy.
-
-    Returns
-    -------
-    (n_pred, n_labels or 1, L_1, ..., L_m) float array
-        Where proxy j has missing values its last level is "missing": pass ``missing=`` to
-        ``from_counts``.
-
-    Raises
-    ------
-    DataError
-        Values that are not levels, lengths that differ, no rows, or a table too wide to hold.
-
-    Notes
-    -----
-    One pass over the rows, O(n m), with private histograms of a fixed number of blocks.
-
-    Examples
-    --------
-    >>> from causalfair.fairness import count_tensor
-    >>> N = count_tensor([[0, 1], [1, 1], [0, 0]], [1, 1, 0])
-    >>> N.shape, float(N.sum())
-    ((2, 1, 2, 2), 3.0)
-    """
-    owner = "count_tensor"
-    named = any(isinstance(v, str) for v in (y_pred, y_true, sample_weight)) or proxies is not None
-    if named or is_lazy(X):
-        reader = read_lazy if is_lazy(X) else read_rows
-        rows = reader(
-            X,
-            y_pred,
-            y_true=y_true,
-            proxies=proxies,
-            sensitive_features=None,
-            cluster=None,
-            sample_weight=sample_weight,
-            owner=owner,
-        )
-        codes, prediction, label, weight = rows.codes, rows.prediction, rows.label, rows.weight
-    else:
-        codes, prediction, label, weight = _plain_arrays(X, y_pred, y_true, sample_weight, owner)
-    m = codes.shape[1]
-    seen = [int(codes[:, j].max()) + 1 for j in range(m)]
-    levels = _requested_levels(n_levels, seen, owner)
-    shape_pred = _requested(n_pred, max(int(prediction.max()) + 1, 2), "n_pred", owner)
-    shape_label = 1
-    if label is not None:
-        shape_label = _requested(n_labels, max(int(label.max()) + 1, 2), "n_labels", owner)
-    missing = codes.min(axis=0) < 0
-    shape = (shape_pred, shape_label, *(v + int(b) for v, b in zip(levels, missing, strict=True)))
-    from causalfair.fairness._tensor import MAX_DENSE_CELLS, _count_dense
-
-    if float(np.prod(np.array(shape, dtype=float))) > MAX_DENSE_CELLS:
-        raise DataError(
-            f"{owner}: a table of shape {shape} is too wide to hold. Give the rows to "
-            "ProxyFairness.fit, which keeps only the patterns that occur."
-        )
-    radix = np.array(shape[2:], dtype=np.int64)
-    return _count_dense(codes, prediction, label, weight, radix, shape_label, shape)
-
-
-def _plain_arrays(
-    X: Any, y_pred: Any, y_true: Any, sample_weight: Any, owner: str
-) -> tuple[IntArray, IntArray, IntArray | None, FloatArray | None]:
-    from causalfair._core.validation import check_lengths
-
-    codes = encode_levels(X, "X", owner=owner, allow_missing=True)
-    if codes.ndim != 2:
-        raise DataError(f"{owner} got X of shape {codes.shape}; give proxies as (n, m).")
-    prediction = encode_levels(y_pred, "y_pred", owner=owner)
-    label = None if y_true is None else encode_levels(y_true, "y_true", owner=owner)
-    arrays: dict[str, Any] = {"X": codes, "y_pred": prediction}
-    if label is not None:
-        arrays["y_true"] = label
-    weight = None
-    if sample_weight is not None:
-        weight = np.asarray(sample_weight, dtype=np.float64)
-        arrays["sample_weight"] = weight
-        if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() == 0:
-            raise DataError(
-                f"{owner}: sample_weight must be finite and non-negative, with a positive sum."
-            )
-    check_lengths(owner=owner, **arrays)
-    return np.ascontiguousarray(codes), prediction, label, weight
-
-
-def _requested(wanted: int | None, seen: int, name: str, owner: str) -> int:
-    if wanted is None:
-        return seen
-    if wanted < seen:
-        raise ParameterError(f"{owner} got {name}={wanted}, but the data show {seen} levels.")
-    return wanted
-
-
-def _requested_levels(
-    wanted: Sequence[int] | int | None, seen: Sequence[int], owner: str
-) -> list[int]:
-    if wanted is None:
-        return list(seen)
-    chosen = [wanted] * len(seen) if isinstance(wanted, int) else list(wanted)
-    if len(chosen) != len(seen):
-        raise ParameterError(
-            f"{owner} got n_levels for {len(chosen)} proxies, but X has {len(seen)}."
-        )
-    return [
-        _requested(w, s, f"n_levels[{j}]", owner)
-        for j, (w, s) in enumerate(zip(chosen, seen, strict=True))
-    ]
-
-
-def check_tensor(N: ArrayLike, missing: Sequence[bool] | None) -> PatternCounts:
-    """Check a tensor of counts and turn it into patterns."""
-    owner = "ProxyFairness.from_counts"
-    tensor = np.asarray(N, dtype=np.float64)
-    if tensor.ndim < 3:
-        raise DataError(
-            f"{owner} got N of shape {tensor.shape}; it needs (n_pred, n_labels or 1, L_1, "
-            "..., L_m)."
-        )
-    if not np.isfinite(tensor).all() or (tensor < 0).any():
-        raise DataError(f"{owner}: N must be finite and non-negative; it holds counts.")
-    if tensor.sum() == 0:
-        raise DataError(f"{owner}: N is all zero (n = 0).")
-    if missing is not None and len(missing) != tensor.ndim - 2:
-        raise ParameterError(
-            f"{owner} got missing for {len(missing)} proxies, but N has {tensor.ndim - 2}."
-        )
-    return from_tensor(tensor, missing=missing)

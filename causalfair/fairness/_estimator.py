@@ -11,15 +11,14 @@ from sklearn.utils.validation import check_is_fitted
 from causalfair._core.base import CausalEstimator
 from causalfair._core.compat import Interval, StrOptions, fit_context
 from causalfair._core.random import root_seed
-from causalfair._core.validation import check_level
 from causalfair.exceptions import ParameterError
 from causalfair.fairness import _setup
-from causalfair.fairness._diagnostics import diagnostic_rows, warn_about
+from causalfair.fairness._diagnostics import small_cells, warn_about
 from causalfair.fairness._encode import check_levels
+from causalfair.fairness._findings import AuditFindings
 from causalfair.fairness._gaps import INTERVALS, pairwise_estimates, scalar_gap
 from causalfair.fairness._inference import Audit, bootstrap_joint, joint_covariance
 from causalfair.fairness._metrics import fairness_matrix, group_metric, rates_by_label
-from causalfair.fairness._results import AuditTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from causalfair.inference import Estimates
 
 KINDS = ("difference", "ratio", "max", "mean")
+MIN_BOOTSTRAP = 100
 
 
-class ProxyFairness(CausalEstimator):
+class ProxyFairness(AuditFindings, CausalEstimator):
     r"""Group fairness of decisions when the sensitive attribute was never recorded.
 
     Three or more weak proxies of the attribute (names, places, language, images, noisy answers)
@@ -74,9 +74,9 @@ class ProxyFairness(CausalEstimator):
     Attributes
     ----------
     group_rates_ : (K, n_pred) array
-        P(decision | group).
+        P(decision | group); nan for a group of fewer than 10 estimated rows.
     rates_by_label_ : (n_labels, K, n_pred) array or None
-        P(decision | label, group); None without labels.
+        P(decision | label, group), nan where fewer than 10 rows are estimated; None without labels.
     prevalence_ : (K,) array
         Group shares.
     transition_ : list of (K, L_j) arrays
@@ -258,6 +258,7 @@ class ProxyFairness(CausalEstimator):
         N : (n_pred, n_labels or 1, L_1, ..., L_m) array
             Counts, as from :func:`count_tensor`.
         n_groups : int, default 2
+            Number of groups K.
         missing : sequence of bool, optional
             For each proxy whether its last level means "missing".
         **parameters
@@ -299,10 +300,13 @@ class ProxyFairness(CausalEstimator):
         self.proxy_names_ = proxy_names
         self.joint_ = fit.G
         self.prevalence_ = fit.prevalence
+        by_group, by_label = small_cells(data, fit.G)
         self.group_rates_ = fairness_matrix(fit.G, data.n_pred, data.n_labels)
-        self.rates_by_label_ = (
-            rates_by_label(fit.G, data.n_pred, data.n_labels) if data.n_labels > 1 else None
-        )
+        self.group_rates_[by_group] = np.nan
+        self.rates_by_label_ = None
+        if data.n_labels > 1:
+            self.rates_by_label_ = rates_by_label(fit.G, data.n_pred, data.n_labels)
+            self.rates_by_label_[by_label] = np.nan
         self.transition_ = audit.model.tables()[: len(proxy_names)]
         self.loglik_ = fit.loglik
         self.counts_ = data.counts
@@ -340,13 +344,15 @@ class ProxyFairness(CausalEstimator):
             "predictive_parity", "calibration", "base_rate", "error_rate_ratio" or
             "treatment_equality".
         kind : {"difference", "ratio", "max", "mean"}, default "difference"
-            Signed differences (later minus earlier group) or ratios of all pairs; or the largest or
-            mean absolute difference, whose interval follows from simultaneous intervals of the
-            signed ones, since the absolute value has a kink at zero.
+            Signed differences (later minus earlier group) or ratios (intervals and p-values on the
+            log scale, against 1) of all pairs; or the largest or mean absolute difference, whose
+            interval follows from simultaneous intervals of the signed ones, since the absolute
+            value has a kink at zero.
         interval : {"delta", "bootstrap", "bca", "profile"}, default "delta"
             "delta" is fast and fine from a few thousand rows; below, or near the boundary, use the
             tensor bootstrap (percentile or bias-corrected) or the profile likelihood.
         n_bootstrap : int, default 1000
+            Number of bootstrap tables.
 
         Returns
         -------
@@ -366,6 +372,11 @@ class ProxyFairness(CausalEstimator):
             raise ParameterError(
                 f"interval must be one of {', '.join(INTERVALS)}; got {interval!r}."
             )
+        if interval in ("bootstrap", "bca") and n_bootstrap < MIN_BOOTSTRAP:
+            raise ParameterError(
+                f"n_bootstrap={n_bootstrap} is too few for an interval; use {MIN_BOOTSTRAP} or "
+                "more."
+            )
         data = self._audit.model.data
         described = group_metric(metric, data.n_pred, data.n_labels, every=kind in ("max", "mean"))
         base = kind if kind in ("difference", "ratio") else "difference"
@@ -384,10 +395,12 @@ class ProxyFairness(CausalEstimator):
         proxy : int or str, default 0
             Position or name of the proxy.
         metric : str, default "demographic_parity"
+            Name of a metric, as in :meth:`disparity`.
 
         Returns
         -------
         causalfair.inference.Estimates
+            One term a pair of groups.
         """
         from causalfair.fairness._compare import direct_audit
         from causalfair.fairness._gaps import wald_gaps
@@ -418,6 +431,7 @@ class ProxyFairness(CausalEstimator):
         Parameters
         ----------
         n_bootstrap : int, default 1000
+            Number of bootstrap tables.
 
         Returns
         -------
@@ -426,166 +440,6 @@ class ProxyFairness(CausalEstimator):
         """
         check_is_fitted(self)
         return bootstrap_joint(self._audit, n_bootstrap)
-
-    def compare(self, metric: str = "demographic_parity", *, level: float = 0.95) -> AuditTable:
-        """Direct, weighted, global, partial, local estimates and bounds side by side.
-
-        Parameters
-        ----------
-        metric : str, default "demographic_parity"
-        level : float, default 0.95
-
-        Returns
-        -------
-        AuditTable
-            A comparison that cannot be made is nan, with its reason.
-        """
-        from causalfair.fairness._compare import comparison
-
-        check_is_fitted(self)
-        check_level(level)
-        return comparison(self._audit, self._law, metric, self.proxy_names_, level)
-
-    def fit_tests(self) -> AuditTable:
-        """Tests of the assumptions that can be tested.
-
-        Returns
-        -------
-        AuditTable
-            G², Pearson X² (with a parametric bootstrap where cells are thin); global against
-            partial
-            and local error rates; tied against free; residuals of pairs of proxies; with four or
-            more proxies, each left out in turn; supplied shares. ``extra`` holds the test objects.
-        """
-        from causalfair.fairness._reports import fit_test_table
-
-        check_is_fitted(self)
-        return fit_test_table(self._audit, self.proxy_names_, self.prevalence)
-
-    def diagnostics(self) -> AuditTable:
-        """Conditioning of the fit: how informative the proxies are, modes, boundary, labels.
-
-        Returns
-        -------
-        AuditTable
-        """
-        import pandas as pd
-
-        check_is_fitted(self)
-        rows = diagnostic_rows(self._audit.model, self.proxy_names_)
-        frame = pd.DataFrame(rows, columns=["quantity", "value", "reading"])
-        return AuditTable("Conditioning of the fit", frame)
-
-    def sensitivity(
-        self,
-        kind: str = "decision",
-        *,
-        gamma: Sequence[float] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0),
-        proxy: int | str = 0,
-        decision: int | None = None,
-        level: float = 0.95,
-    ) -> AuditTable:
-        """How far the gap moves when an independence is relaxed by a stated amount.
-
-        Parameters
-        ----------
-        kind : {"decision", "proxies"}, default "decision"
-            "decision": error rates may differ by up to ``gamma`` between decisions (linear
-            programme). "proxies": a pair of binary proxies may be correlated within groups.
-        gamma : sequence of float
-            Amounts, for ``kind="decision"``.
-        proxy : int or str, default 0
-            The proxy relied on, for ``kind="decision"``.
-        decision : int, optional
-            The decision whose rate is compared; the last by default.
-        level : float, default 0.95
-            Level of the intervals that the break-even values are read against.
-
-        Returns
-        -------
-        AuditTable
-            With the break-even amount in the notes; ``plot()`` draws the curve.
-        """
-        from causalfair.fairness._reports import sensitivity_table
-
-        check_is_fitted(self)
-        check_level(level)
-        j = self._proxy_position(proxy)
-        return sensitivity_table(self._audit, self.proxy_names_, kind, gamma, j, decision)
-
-    def bounds(self, metric: str = "demographic_parity", *, level: float = 0.95) -> AuditTable:
-        """Frechet bounds: what follows from P(group | proxies) with no independence of decisions.
-
-        Parameters
-        ----------
-        metric : {"demographic_parity", "equalized_odds", "equal_opportunity"}
-        level : float, default 0.95
-            Level of the interval for the parameter inside the bounds (Imbens-Manski).
-
-        Returns
-        -------
-        AuditTable
-        """
-        from causalfair.fairness._reports import bounds_table
-
-        check_is_fitted(self)
-        check_level(level)
-        return bounds_table(self._audit, metric, level)
-
-    def report(self, level: float = 0.95) -> Any:
-        """Everything an auditor should read: gaps, comparison, tests, conditioning and limits.
-
-        Parameters
-        ----------
-        level : float, default 0.95
-
-        Returns
-        -------
-        causalfair.reporting.Summary
-        """
-        from causalfair.fairness._reports import full_report
-
-        check_is_fitted(self)
-        return full_report(self, level)
-
-    def posterior(
-        self,
-        X: ArrayLike,
-        y_pred: ArrayLike | None = None,
-        y_true: ArrayLike | None = None,
-        *,
-        allow_individual: bool = False,
-    ) -> FloatArray:
-        """P(group | proxies, decision, label) of single rows; off unless asked for explicitly.
-
-        These are not labels: used as the sensitive feature of another tool they bring back the bias
-        the method removes, and they may reveal what people chose not to tell.
-
-        Parameters
-        ----------
-        X : (n, m) int array
-        y_pred, y_true : (n,) int arrays, optional
-        allow_individual : bool, default False
-            Must be True.
-
-        Returns
-        -------
-        (n, K) array
-
-        Raises
-        ------
-        ParameterError
-            ``allow_individual`` is not True.
-        """
-        from causalfair.fairness._reports import row_posterior
-
-        check_is_fitted(self)
-        if not allow_individual:
-            raise ParameterError(
-                "posterior() guesses the group of single people and is off by default. Group gaps "
-                "do not need it: use disparity(). Pass allow_individual=True if you must."
-            )
-        return row_posterior(self._audit, len(self.proxy_names_), X, y_pred, y_true)
 
     def _summary_header(self) -> list[tuple[str, str]]:
         kept = [

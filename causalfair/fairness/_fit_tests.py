@@ -190,6 +190,9 @@ def leave_one_out(
     null = "leaving the proxy out does not move the demographic-parity gaps"
     if m < 4 or joint.spec.fixed.any() or data.n_proxies != m:
         return []
+    if audit.weighted or audit.units is not None:
+        reason = "rows are weighted or clustered, so the fit with all proxies is not efficient"
+        return [_not_applicable(f"without {name}", null, reason) for name in names]
     metric = group_metric("demographic_parity", data.n_pred, data.n_labels)
     full = pairwise_gaps(metric, joint.fit.G, data.n, "difference")
     law = joint_covariance(replace(audit, model=joint)).vcov

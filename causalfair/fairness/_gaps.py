@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causalfair._core.logging import warn
 from causalfair._core.validation import check_level
+from causalfair.exceptions import ParameterError, WeakIdentificationWarning
 from causalfair.fairness._inference import (
     Audit,
     JointCovariance,
@@ -21,8 +23,14 @@ from causalfair.fairness._inference import (
     smooth_estimates,
 )
 from causalfair.fairness._metrics import GroupMetric, gap_values, group_metric, pairwise_gaps
-from causalfair.fairness._profile import Target, profile_deviance, profile_interval
-from causalfair.inference import CovarianceEstimates, DrawEstimates
+from causalfair.fairness._profile import (
+    Target,
+    profile_deviance,
+    profile_interval,
+    reference_df,
+)
+from causalfair.inference import CovarianceEstimates, DrawEstimates, HypothesisTest
+from causalfair.inference.multiplier import simultaneous_critical_value
 
 if TYPE_CHECKING:
     from causalfair._core.typing import FloatArray
@@ -37,9 +45,11 @@ class GapEstimates(CovarianceEstimates):
     Parameters
     ----------
     estimate : (k,) array
+        Point estimates.
     vcov : (k, k) array
         Covariance, for combinations of terms; nan where a normal approximation makes no sense.
     names : sequence of str
+        Names of the terms.
     intervals : callable
         Maps a level to the (k, 2) intervals.
     p_values : callable, optional
@@ -50,11 +60,14 @@ class GapEstimates(CovarianceEstimates):
         Why a term is nan.
     simultaneous : callable, optional
         Maps a level to simultaneous (k, 2) intervals; the Gaussian sup-t band when None.
+    null : float, default 0
+        What "no disparity" means: 0 for differences, 1 for ratios.
 
     Attributes
     ----------
     method : str
     reasons : tuple
+    null : float
 
     See Also
     --------
@@ -71,6 +84,7 @@ class GapEstimates(CovarianceEstimates):
 
     method: str
     reasons: tuple[str | None, ...]
+    null: float
 
     def __init__(
         self,
@@ -83,6 +97,7 @@ class GapEstimates(CovarianceEstimates):
         method: str = "delta",
         reasons: Sequence[str | None] | None = None,
         simultaneous: Callable[[float], FloatArray] | None = None,
+        null: float = 0.0,
     ) -> None:
         super().__init__(estimate, vcov, names)
         object.__setattr__(self, "_intervals", intervals)
@@ -91,6 +106,7 @@ class GapEstimates(CovarianceEstimates):
         object.__setattr__(self, "method", method)
         given = (None,) * len(self.names) if reasons is None else tuple(reasons)
         object.__setattr__(self, "reasons", given)
+        object.__setattr__(self, "null", float(null))
 
     def conf_int(self, level: float = 0.95, *, simultaneous: bool = False) -> FloatArray:
         """Intervals of the kind named in ``method``.
@@ -98,12 +114,14 @@ class GapEstimates(CovarianceEstimates):
         Parameters
         ----------
         level : float, default 0.95
+            Confidence level.
         simultaneous : bool, default False
             Cover all terms at once.
 
         Returns
         -------
         (k, 2) array
+            Lower and upper ends.
         """
         check_level(level)
         if simultaneous and len(self.names) > 1:
@@ -112,32 +130,64 @@ class GapEstimates(CovarianceEstimates):
             return super().conf_int(level, simultaneous=True)
         return np.asarray(self._intervals(level))  # type: ignore[attr-defined]
 
-    def p_value(self, null: float | FloatArray = 0.0) -> FloatArray:
-        """P-values that agree with the intervals, term by term.
+    def statistic(self, null: float | FloatArray | None = None) -> FloatArray:
+        """Studentised distances from ``null``.
 
         Parameters
         ----------
-        null : float, default 0
+        null : float, optional
+            No disparity when None.
 
         Returns
         -------
         (k,) array
+            Distances in standard errors.
+        """
+        return super().statistic(self.null if null is None else null)
+
+    def p_value(self, null: float | FloatArray | None = None) -> FloatArray:
+        """P-values that agree with the intervals, term by term.
+
+        Parameters
+        ----------
+        null : float, optional
+            No disparity when None.
+
+        Returns
+        -------
+        (k,) array
+            One p-value a term.
         """
         fn = self._p_values  # type: ignore[attr-defined]
-        return super().p_value(null) if fn is None else np.asarray(fn(float(np.max(null))))
+        value = self.null if null is None else null
+        return super().p_value(value) if fn is None else np.asarray(fn(float(np.max(value))))
 
-    def __getitem__(self, key: str | Sequence[str]) -> GapEstimates:
-        wanted = (key,) if isinstance(key, str) else tuple(key)
-        rows = self._selector(wanted).argmax(axis=1)
+    def test(self, null: float | FloatArray | None = None) -> HypothesisTest:
+        """Joint Wald test of all terms.
+
+        Parameters
+        ----------
+        null : float or array, optional
+            No disparity when None.
+
+        Returns
+        -------
+        HypothesisTest
+            Chi-square test of all terms.
+        """
+        return super().test(self.null if null is None else null)
+
+    def _take(self, at: list[int], names: tuple[str, ...]) -> GapEstimates:
         fn = self._p_values  # type: ignore[attr-defined]
         return GapEstimates(
-            self.estimate[rows],
-            self.vcov[np.ix_(rows, rows)],
-            wanted,
-            partial(_rows_of, self._intervals, rows),  # type: ignore[attr-defined]
-            p_values=None if fn is None else partial(_rows_of, fn, rows),
+            self.estimate[at],
+            self.vcov[np.ix_(at, at)],
+            names,
+            partial(_rows_of, self._intervals, at),  # type: ignore[attr-defined]
+            p_values=None if fn is None else partial(_rows_of, fn, at),
             method=self.method,
-            reasons=[self.reasons[r] for r in rows],
+            reasons=[self.reasons[r] for r in at],
+            null=self.null,
         )
 
 
@@ -153,35 +203,64 @@ def plain_gaps(
     return delta_estimates(audit, gaps, law), gaps.reasons
 
 
+NULL = {"difference": 0.0, "ratio": 1.0}
+
+
 def wald_gaps(
     audit: Audit, law: JointCovariance, metric: GroupMetric, kind: str
 ) -> GapEstimates | Any:
-    """Delta-method gaps; with reasons attached when some cannot be estimated."""
-    estimates, reasons = plain_gaps(audit, law, metric, kind)
+    """Delta-method gaps; ratios on the log scale, and reasons where one cannot be estimated."""
+    found, reasons = plain_gaps(audit, law, metric, kind)
+    if kind == "ratio":
+        return GapEstimates(
+            found.estimate,
+            found.vcov,
+            found.names,
+            partial(_log_intervals, found),
+            p_values=partial(_log_p_values, found),
+            method="delta",
+            reasons=reasons,
+            simultaneous=partial(_log_intervals, found, simultaneous=True),
+            null=1.0,
+        )
     if all(r is None for r in reasons):
-        return estimates
-    return GapEstimates(
-        estimates.estimate, estimates.vcov, estimates.names, estimates.conf_int, reasons=reasons
+        return found
+    return GapEstimates(found.estimate, found.vcov, found.names, found.conf_int, reasons=reasons)
+
+
+def _log_scale(ratios: Any) -> CovarianceEstimates:
+    """Logarithms of ratios by the delta method; nan where a ratio is zero or unknown."""
+    value = np.where(ratios.estimate > 0, ratios.estimate, np.nan)
+    return CovarianceEstimates(
+        np.log(value), ratios.vcov / np.outer(value, value), ratios.names, df=ratios.df
     )
+
+
+def _log_intervals(ratios: Any, level: float, *, simultaneous: bool = False) -> FloatArray:
+    return np.exp(_log_scale(ratios).conf_int(level, simultaneous=simultaneous))
+
+
+def _log_p_values(ratios: Any, null: float) -> FloatArray:
+    return _log_scale(ratios).p_value(float(np.log(null)))
 
 
 def _percentiles(draws: FloatArray, level: float) -> FloatArray:
     tail = (1.0 - level) / 2.0
-    return np.asarray(np.nanquantile(draws, [tail, 1.0 - tail], axis=0).T)
+    return np.asarray(np.quantile(draws, [tail, 1.0 - tail], axis=0).T)
 
 
 def _max_t(estimate: FloatArray, draws: FloatArray, level: float) -> FloatArray:
     """Estimate plus or minus a common number of bootstrap standard deviations (max-|t|)."""
-    spread = np.nanstd(draws, axis=0, ddof=1)
-    safe = np.where(spread > 0, spread, 1.0)
-    critical = float(np.nanquantile(np.nanmax(np.abs(draws - estimate) / safe, axis=1), level))
+    spread = draws.std(axis=0, ddof=1)
+    studentised = (draws - estimate) / np.where(spread > 0, spread, 1.0)
+    critical = simultaneous_critical_value(studentised, level)
     return np.column_stack([estimate - critical * spread, estimate + critical * spread])
 
 
 def _draw_p_values(draws: FloatArray, null: float) -> FloatArray:
     below = (draws < null).mean(axis=0) + 0.5 * (draws == null).mean(axis=0)
     tail = np.maximum(np.minimum(below, 1.0 - below), 0.5 / len(draws))
-    return np.asarray(np.minimum(2.0 * tail, 1.0))
+    return np.where(np.isnan(draws).any(axis=0), np.nan, np.minimum(2.0 * tail, 1.0))
 
 
 def resampled_gaps(
@@ -190,9 +269,16 @@ def resampled_gaps(
     """Percentile or BCa intervals from the tensor bootstrap."""
     gaps = pairwise_gaps(metric, audit.model.fit.G, audit.model.data.n_effective, kind)
     draws = gap_values(metric, bootstrap_joint(audit, n_draws), kind)
-    usable = np.isfinite(draws).all(axis=1) | ~np.isfinite(gaps.values).all()
+    known = np.isfinite(gaps.values)
+    usable = np.isfinite(draws[:, known]).all(axis=1)
+    if not usable.all():
+        warn(
+            f"{int((~usable).sum())} of {len(draws)} bootstrap tables have no solution; the "
+            "interval rests on the others and is too narrow. Use model='joint'.",
+            WeakIdentificationWarning,
+        )
     draws = draws[usable]
-    draws[:, ~np.isfinite(gaps.values)] = np.nan
+    draws[:, ~known] = np.nan
     with np.errstate(invalid="ignore"):
         vcov = np.atleast_2d(np.cov(draws, rowvar=False))
     interval: Callable[[float], FloatArray]
@@ -211,6 +297,7 @@ def resampled_gaps(
         method=method,
         reasons=gaps.reasons,
         simultaneous=partial(_max_t, gaps.values, draws),
+        null=NULL[kind],
     )
 
 
@@ -230,7 +317,8 @@ def _profile_p_values(audit: Audit, targets: Sequence[Target | None], null: floa
     out = np.full(len(targets), np.nan)
     for t, target in enumerate(targets):
         if target is not None:
-            out[t] = chdtrc(1, max(profile_deviance(audit.model, target, null), 0.0))
+            deviance = max(profile_deviance(audit.model, target, null), 0.0)
+            out[t] = chdtrc(reference_df(audit.model), deviance)
     return out
 
 
@@ -244,8 +332,6 @@ def profile_gaps(
     ParameterError
         The model is not a likelihood fit, or rows are weighted or clustered.
     """
-    from causalfair.exceptions import ParameterError
-
     if not is_likelihood(audit.model) or audit.weighted or audit.units is not None:
         raise ParameterError(
             "interval='profile' needs a likelihood fit of independent, unweighted rows; use "
@@ -265,6 +351,7 @@ def profile_gaps(
         p_values=partial(_profile_p_values, audit, targets),
         method="profile",
         reasons=gaps.reasons,
+        null=NULL[kind],
     )
 
 

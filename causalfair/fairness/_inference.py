@@ -129,7 +129,7 @@ def draw_counts(audit: Audit, n_draws: int, rng: np.random.Generator) -> FloatAr
     if audit.units is not None:
         n_units = audit.units.shape[0]
         picks = rng.multinomial(n_units, np.full(n_units, 1.0 / n_units), size=n_draws)
-        return np.asarray((audit.units.T @ picks.T).T, dtype=np.float64).reshape(shape)
+        return np.ascontiguousarray((audit.units.T @ picks.T).T, dtype=float).reshape(shape)
     counts, squared = data.counts.ravel(), data.squared.ravel()
     if audit.weighted:
         # scale * Poisson with the mean and variance of the weighted count
@@ -140,7 +140,23 @@ def draw_counts(audit: Audit, n_draws: int, rng: np.random.Generator) -> FloatAr
     return rng.multinomial(total, counts / counts.sum(), size=n_draws).astype(float).reshape(shape)
 
 
-def refit_counts(model: Model, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+def draw_prior(spec: Spec, n_draws: int, rng: np.random.Generator) -> FloatArray:
+    """Resampled counts of validation samples (B, R, K, L); (1, R, K, L) where there are none."""
+    counts = spec.prior_t - np.where(spec.prior_t > 0, spec.prior_g, 0.0)
+    out = spec.prior_t[None]
+    if not counts.any():
+        return out
+    out = np.repeat(out, n_draws, axis=0)
+    for r, a in zip(*np.nonzero(counts.sum(axis=2)), strict=True):
+        total = counts[r, a].sum()
+        drawn = rng.multinomial(max(round(total), 1), counts[r, a] / total, size=n_draws)
+        out[:, r, a] += drawn * (total / max(round(total), 1)) - counts[r, a]
+    return np.ascontiguousarray(np.maximum(out, 0.0))
+
+
+def refit_counts(
+    model: Model, counts: FloatArray, prior_t: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Refit on many tables: (G (B, S, K), log-likelihood (B,)); classes keep their names."""
     if not is_likelihood(model):
         refitted = np.stack([_try_moments(model, c) for c in counts])
@@ -163,7 +179,7 @@ def refit_counts(model: Model, counts: FloatArray) -> tuple[FloatArray, FloatArr
         spec.fixed,
         spec.shares,
         spec.prior_g,
-        spec.prior_t,
+        spec.prior_t[None] if prior_t is None else prior_t,
         G,
         T,
         BOOTSTRAP_STEPS,
@@ -215,6 +231,8 @@ def bootstrap_joint(audit: Audit, n_draws: int, *, key: int = 1) -> FloatArray:
     """Bootstrap draws of G (B, S, K) in blocks of bounded memory; posterior draws for Bayes."""
     if audit.draws is not None:
         return audit.draws
+    if n_draws < 1:
+        raise ParameterError(f"n_bootstrap={n_draws} must be at least 1.")
     if audit.law is not None:
         raise ParameterError(
             "the tensor bootstrap needs counts, and soft proxies by moments have none; use "
@@ -226,7 +244,8 @@ def bootstrap_joint(audit: Audit, n_draws: int, *, key: int = 1) -> FloatArray:
     parts = []
     for start in range(0, n_draws, block):
         counts = draw_counts(audit, min(block, n_draws - start), rng)
-        parts.append(refit_counts(audit.model, counts)[0])
+        prior_t = draw_prior(audit.model.spec, len(counts), rng)
+        parts.append(refit_counts(audit.model, counts, prior_t)[0])
     return np.concatenate(parts)
 
 
@@ -236,12 +255,14 @@ def jackknife_joint(audit: Audit) -> tuple[FloatArray, FloatArray]:
     if audit.units is not None:
         rows = np.asarray(audit.units.todense(), dtype=np.float64).reshape(-1, *data.counts.shape)
         return refit_counts(audit.model, data.counts[None] - rows)[0], np.ones(len(rows))
-    counts = data.counts.ravel()
-    cells = np.flatnonzero(counts >= 1.0)
+    counts, squared = data.counts.ravel(), data.squared.ravel()
+    cells = np.flatnonzero(counts > 0)
+    # the typical weight of a row of the cell, and how many such rows there are
+    weight = squared[cells] / counts[cells]
     tables = np.repeat(data.counts[None], len(cells), axis=0)
     flat = tables.reshape(len(cells), -1)
-    flat[np.arange(len(cells)), cells] -= 1.0
-    return refit_counts(audit.model, tables)[0], counts[cells]
+    flat[np.arange(len(cells)), cells] -= np.minimum(weight, counts[cells])
+    return refit_counts(audit.model, tables)[0], counts[cells] / weight
 
 
 def bca_interval(

@@ -71,7 +71,7 @@ def unpack(layout: Layout, theta: FloatArray, T: FloatArray) -> tuple[FloatArray
     return theta[layout.g], new_t
 
 
-def _designs(data: PatternCounts, spec: Spec, layout: Layout) -> list[Any]:
+def class_designs(data: PatternCounts, spec: Spec, layout: Layout) -> list[Any]:
     """One sparse indicator matrix a class: (n_cells, n_parameters)."""
     from scipy.sparse import coo_array
 
@@ -129,12 +129,12 @@ def curvature(
     theta = pack(layout, G, T)
     mean = np.zeros((len(q), layout.n_parameters))
     second = np.zeros((layout.n_parameters, layout.n_parameters))
-    for a, X in enumerate(_designs(data, spec, layout)):
+    for a, X in enumerate(class_designs(data, spec, layout)):
         mean += X.multiply(posterior[:, a][:, None]).toarray()
         second += (X.T @ X.multiply((counts * posterior[:, a])[:, None])).toarray()
     covariance = second - mean.T @ (mean * counts[:, None])
-    complete = counts @ mean + _prior_counts(spec, layout)
-    total_score = observed @ mean + _prior_counts(spec, layout)
+    complete = counts @ mean + prior_counts(spec, layout)
+    total_score = observed @ mean + prior_counts(spec, layout)
     hessian = _reduce(layout, theta, covariance)
     score = np.empty(layout.n_parameters)
     scores = mean.copy()
@@ -147,7 +147,8 @@ def curvature(
     return Curvature(theta, scores, score, hessian, q)
 
 
-def _prior_counts(spec: Spec, layout: Layout) -> FloatArray:
+def prior_counts(spec: Spec, layout: Layout) -> FloatArray:
+    """Pseudo-counts and validation counts of each parameter (p,)."""
     prior = np.zeros(layout.n_parameters)
     prior[layout.g] = spec.prior_g
     prior[layout.t[layout.t >= 0]] = spec.prior_t[layout.t >= 0]

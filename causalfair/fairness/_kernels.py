@@ -161,47 +161,57 @@ def _normalise(fixed, shares, prior_g, prior_t, G, T, new_g, new_t):  # type: ig
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _squarem_length(G0, T0, G1, T1, G2, T2):  # type: ignore[no-untyped-def]
-    """Step length of SQUAREM (Varadhan & Roland 2008, scheme S3): -|r| / |v|."""
+def _squarem_length(x):  # type: ignore[no-untyped-def]
+    """Sums of squares of r = x1 - x0 and v = x2 - x1 - r over one array of points (4, ...)."""
+    flat = x.reshape(4, -1)
     rr = 0.0
     vv = 0.0
-    for s in range(G0.shape[0]):
-        for a in range(G0.shape[1]):
-            r = G1[s, a] - G0[s, a]
-            v = G2[s, a] - G1[s, a] - r
-            rr += r * r
-            vv += v * v
-    for t in range(T0.shape[0]):
-        for a in range(T0.shape[1]):
-            for b in range(T0.shape[2]):
-                r = T1[t, a, b] - T0[t, a, b]
-                v = T2[t, a, b] - T1[t, a, b] - r
-                rr += r * r
-                vv += v * v
-    if vv == 0.0:
-        return -1.0
-    return -np.sqrt(rr / vv)
+    for i in range(flat.shape[1]):
+        r = flat[1, i] - flat[0, i]
+        v = flat[2, i] - flat[1, i] - r
+        rr += r * r
+        vv += v * v
+    return rr, vv
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _extrapolate(step, G0, T0, G1, T1, G2, T2, G, T):  # type: ignore[no-untyped-def]
-    """Write the extrapolated point into (G, T); False when it leaves the simplex."""
-    for s in range(G0.shape[0]):
-        for a in range(G0.shape[1]):
-            r = G1[s, a] - G0[s, a]
-            v = G2[s, a] - G1[s, a] - r
-            G[s, a] = G0[s, a] - 2.0 * step * r + step * step * v
-            if G[s, a] < 0.0:
-                return False
-    for t in range(T0.shape[0]):
-        for a in range(T0.shape[1]):
-            for b in range(T0.shape[2]):
-                r = T1[t, a, b] - T0[t, a, b]
-                v = T2[t, a, b] - T1[t, a, b] - r
-                T[t, a, b] = T0[t, a, b] - 2.0 * step * r + step * step * v
-                if T[t, a, b] < 0.0:
-                    return False
+def _extrapolate_one(x, step):  # type: ignore[no-untyped-def]
+    """Write x0 - 2 step r + step^2 v into point 3; False when an entry leaves the simplex."""
+    flat = x.reshape(4, -1)
+    for i in range(flat.shape[1]):
+        r = flat[1, i] - flat[0, i]
+        v = flat[2, i] - flat[1, i] - r
+        flat[3, i] = flat[0, i] - 2.0 * step * r + step * step * v
+        if flat[3, i] < 0.0:
+            return False
     return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _extrapolate(Gs, Ts):  # type: ignore[no-untyped-def]
+    """SQUAREM (Varadhan & Roland 2008, scheme S3): step -|r| / |v|, halved until in the simplex.
+
+    Fills point 3 of both arrays; False when the step is not longer than EM's own.
+    """
+    g_rr, g_vv = _squarem_length(Gs)
+    t_rr, t_vv = _squarem_length(Ts)
+    if g_vv + t_vv == 0.0:
+        return False
+    step = -np.sqrt((g_rr + t_rr) / (g_vv + t_vv))
+    while step < -1.0001:
+        if _extrapolate_one(Gs, step) and _extrapolate_one(Ts, step):
+            return True
+        step = 0.5 * (step - 1.0)
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _copy(source, target):  # type: ignore[no-untyped-def]
+    """Copy one array; a loop compiles faster than slice assignment."""
+    from_flat = source.reshape(-1)
+    to_flat = target.reshape(-1)
+    for i in range(from_flat.shape[0]):
+        to_flat[i] = from_flat[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -210,52 +220,53 @@ def em_fit(  # type: ignore[no-untyped-def]
 ):
     """Run EM with SQUAREM acceleration in place; returns (log-likelihood, EM steps, converged).
 
-    An extrapolated point counts only when it lies in the simplex and does not lower the likelihood.
-    Stops when one cycle gains less than ``tol`` times the total count.
+    A cycle is two EM steps, 0 -> 1 -> 2, and one from the extrapolated point 3, whose image counts
+    only when the point lies in the simplex and does not lower the likelihood. Stops when one cycle
+    gains less than ``tol`` times the total count. The points stand in one array and the step is
+    called in one place, because every call is compiled anew.
     """
-    total = counts.sum()
-    G1 = np.empty_like(G)
-    T1 = np.empty_like(T)
-    G2 = np.empty_like(G)
-    T2 = np.empty_like(T)
-    Gx = np.empty_like(G)
-    Tx = np.empty_like(T)
-    previous = -np.inf
+    enough = tol * counts.sum()
+    Gs = np.empty((4, *G.shape))
+    Ts = np.empty((4, *T.shape))
+    _copy(G, Gs[0])
+    _copy(T, Ts[0])
+    start, first, second, beyond = 0, 1, 2, 3
+    source, target = start, first
+    previous, ll0, ll1 = -np.inf, 0.0, 0.0
     steps = 0
     converged = False
-    while steps < max_iter:
-        ll0 = em_step(counts, patterns, tables, rows, fixed, shares, prior_g, prior_t, G, T, G1, T1)
-        ll1 = em_step(
-            counts, patterns, tables, rows, fixed, shares, prior_g, prior_t, G1, T1, G2, T2
-        )
-        steps += 2
-        if abs(ll1 - ll0) <= tol * total and abs(ll0 - previous) <= tol * total:
-            converged = True
-            G[:, :] = G2
-            T[:, :, :] = T2
+    last = max_iter <= 0
+    while True:
+        loglik = em_step(
+            counts, patterns, tables, rows, fixed, shares, prior_g, prior_t,
+            Gs[source], Ts[source], Gs[target], Ts[target],
+        )  # fmt: skip
+        if last:
             break
-        previous = ll1
-        step = _squarem_length(G, T, G1, T1, G2, T2)
-        accepted = False
-        while step < -1.0001:
-            if _extrapolate(step, G, T, G1, T1, G2, T2, Gx, Tx):
-                accepted = True
-                break
-            step = 0.5 * (step - 1.0)
-        if accepted:
-            # Gx, Tx -> their own EM image, which repairs rounding in the sums
-            llx = em_step(
-                counts, patterns, tables, rows, fixed, shares, prior_g, prior_t, Gx, Tx, G1, T1
-            )
-            steps += 1
-            if llx >= ll1:
-                G[:, :] = G1
-                T[:, :, :] = T1
-                previous = llx
-                continue
-        G[:, :] = G2
-        T[:, :, :] = T2
-    loglik = em_step(counts, patterns, tables, rows, fixed, shares, prior_g, prior_t, G, T, G1, T1)
+        steps += 1
+        kept = -1
+        if source == start:
+            ll0 = loglik
+            source, target = first, second
+        elif source == first:
+            ll1 = loglik
+            converged = abs(ll1 - ll0) <= enough and abs(ll0 - previous) <= enough
+            previous = ll1
+            kept = second
+            if not converged and _extrapolate(Gs, Ts):
+                source, target, kept = beyond, first, -1
+        elif loglik >= ll1:
+            previous = loglik
+            kept = first
+        else:
+            kept = second
+        if kept >= 0:
+            _copy(Gs[kept], Gs[start])
+            _copy(Ts[kept], Ts[start])
+            source, target = start, first
+            last = converged or steps >= max_iter
+    _copy(Gs[start], G)
+    _copy(Ts[start], T)
     return loglik, steps, converged
 
 
@@ -277,10 +288,13 @@ def bootstrap_fits(  # type: ignore[no-untyped-def]
     out_t,
     out_ll,
 ):
-    """Refit every replicate from (G, T); counts (B, S, P), out_g (B, S, K), out_t (B, R, K, L)."""
+    """Refit every replicate from (G, T); counts (B, S, P), out_g (B, S, K), out_t (B, R, K, L).
+
+    ``prior_t`` (B or 1, R, K, L): validation counts are resampled too.
+    """
     for b in prange(counts.shape[0]):
-        out_g[b] = G
-        out_t[b] = T
+        _copy(G, out_g[b])
+        _copy(T, out_t[b])
         loglik, _, _ = em_fit(
             counts[b],
             patterns,
@@ -289,7 +303,7 @@ def bootstrap_fits(  # type: ignore[no-untyped-def]
             fixed,
             shares,
             prior_g,
-            prior_t,
+            prior_t[b % prior_t.shape[0]],
             out_g[b],
             out_t[b],
             max_iter,

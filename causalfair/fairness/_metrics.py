@@ -79,7 +79,8 @@ def group_metric(metric: str, n_pred: int, n_labels: int, *, every: bool = False
         from causalfair._core.validation import suggest
 
         raise ParameterError(
-            f"metric must be one of {', '.join(METRICS)}; got {metric!r}.{suggest(metric, METRICS)}"
+            f"metric must be one of {', '.join(METRICS)}; got {metric!r}."
+            f"{suggest(str(metric), METRICS)}"
         )
     if metric in NEEDS_LABEL and n_labels < 2:
         raise ParameterError(

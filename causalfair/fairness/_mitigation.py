@@ -45,6 +45,7 @@ def rescaled_tolerance(tolerance: float, prevalence: ArrayLike, transition: Arra
     Returns
     -------
     float
+        Tolerance on the proxy.
 
     References
     ----------
@@ -81,6 +82,7 @@ def post_processing(
         Error matrix of the proxy the decision may use; None for a group-blind decision.
     constraint : str
     tolerance : float
+        Largest gap between two groups.
 
     Returns
     -------
@@ -139,6 +141,7 @@ class PostProcessor:
         Proxy the decision may look at; None for a group-blind decision, which usually needs a
         larger tolerance.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Attributes
     ----------
@@ -208,7 +211,14 @@ class PostProcessor:
         ParameterError
             Unknown constraint, or an audit without binary labels.
         """
+        from sklearn.utils.validation import check_is_fitted
+
         _check_constraint(self.constraint, self.tolerance, "PostProcessor")
+        if not hasattr(audit, "_proxy_position"):
+            raise ParameterError(
+                f"PostProcessor.fit takes a fitted ProxyFairness; got {type(audit).__name__}."
+            )
+        check_is_fitted(audit)
         data = audit._audit.model.data
         if data.n_labels != 2:
             raise ParameterError(
@@ -284,7 +294,9 @@ def group_blind_threshold(
     base_rate : (K,) array
         P(Y = 1 | group).
     prevalence : (K,) array
+        Group shares.
     tolerance : float, default 0
+        Largest gap between two groups.
     constraint : {"equalized_odds", "equal_opportunity", "demographic_parity"}
 
     Returns

@@ -21,7 +21,13 @@ from causalfair.fairness._latent import (
     run_em,
     tables_from_views,
 )
-from causalfair.fairness._moments import ThreeViews, diagonalise, tied_closed_form
+from causalfair.fairness._moments import (
+    ThreeViews,
+    binary_closed_form,
+    diagonalise,
+    tied_closed_form,
+)
+from causalfair.fairness._tensor import MAX_DENSE_CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +69,18 @@ def align_views(views: ThreeViews, affinity: Sequence[FloatArray]) -> ThreeViews
     )
 
 
+def three_view_solution(
+    tensor: FloatArray, n_groups: int, rng: np.random.Generator
+) -> ThreeViews | None:
+    """Closed form for two groups and binary views, else diagonalisation; None without solution."""
+    if n_groups == 2 and tensor.shape == (2, 2, 2):
+        try:
+            return binary_closed_form(tensor)
+        except IdentificationError:
+            return None
+    return diagonalise(tensor, n_groups, rng=rng)
+
+
 def best_triple(
     data: PatternCounts, n_groups: int, affinity: Sequence[FloatArray], rng: np.random.Generator
 ) -> tuple[tuple[int, int, int], ThreeViews] | None:
@@ -70,10 +88,12 @@ def best_triple(
     best: tuple[tuple[int, int, int], ThreeViews] | None = None
     triples = list(combinations(range(data.n_proxies), 3))[:20]
     for triple in triples:
+        if np.prod([float(data.n_levels[j]) for j in triple]) > MAX_DENSE_CELLS:
+            continue
         tensor = data.views(triple).complete().pooled().dense()[0]
         if tensor.sum() <= 0:
             continue
-        views = diagonalise(tensor, n_groups, rng=rng)
+        views = three_view_solution(tensor, n_groups, rng)
         if views is not None and (best is None or views.condition < best[1].condition):
             best = triple, views
     if best is None:

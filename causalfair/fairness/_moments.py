@@ -24,7 +24,7 @@ class ThreeViews:
     """Solution of a three-view latent-class problem.
 
     ``prevalence`` (K,), ``tables`` three (K, L_j) arrays, ``condition`` of the pair matrix and
-    ``eigenvalue_gap`` of the contraction used (nan for the binary closed form).
+    ``eigenvalue_gap`` of the contraction used (nan for the closed form).
     """
 
     prevalence: FloatArray
@@ -123,7 +123,8 @@ def binary_closed_form(tensor: FloatArray) -> ThreeViews:
             "which stays inside the simplex, and look at fit_tests()."
         )
     tables = tuple(np.stack([1.0 - high[j], high[j]], axis=1) for j in range(3))
-    return ThreeViews(np.array([1.0 - float(p1), float(p1)]), tables, np.nan, np.nan)
+    condition = float(np.linalg.cond(tensor.sum(axis=2)))
+    return ThreeViews(np.array([1.0 - float(p1), float(p1)]), tables, condition, np.nan)
 
 
 def tied_closed_form(tensor: FloatArray) -> tuple[float, FloatArray]:
@@ -168,9 +169,9 @@ def diagonalise(
         cube = np.transpose(q, (first, second, sliced))
         for r in range(n_contractions):
             n_slices = cube.shape[2]
-            theta: FloatArray = np.arange(n_slices, dtype=np.float64)
-            if r > 0:
-                theta = rng.normal(size=n_slices)
+            theta: FloatArray = np.asarray(
+                rng.normal(size=n_slices) if r > 0 else np.arange(n_slices), dtype=np.float64
+            )
             found = _contract(cube, theta, n_groups)
             if found is None:
                 continue

@@ -62,13 +62,16 @@ def nearest_neighbour_proxies(
     features : (n, d) array
         A representation that clusters by the group.
     proxy : (n,) int array
+        Levels of the proxy.
     metric : {"euclidean", "cosine"}
+        Name of a metric, as in :meth:`disparity`.
     sensitive_features : (n,) int array, optional
         Audited group, -1 for unknown: used only to report the clusterability.
 
     Returns
     -------
     NeighbourCopies
+        Copies, neighbours and clusterability.
 
     Raises
     ------
@@ -138,13 +141,19 @@ def neighbour_fairness(
     Parameters
     ----------
     features : (n, d) array
+        A representation that clusters by the group.
     proxy : (n,) int array
+        Levels of the proxy.
     y_pred, y_true : (n,) int arrays
+        Decisions and, where there are any, outcome labels.
     n_groups : int, default 2
+        Number of groups K.
     metric : {"euclidean", "cosine"}
+        Name of a metric, as in :meth:`disparity`.
     n_bootstrap : int, default 200
         Rows are resampled with their neighbours carried along.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Returns
     -------

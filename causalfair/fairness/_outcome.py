@@ -55,7 +55,9 @@ class OutcomeRegressionEM(CausalEstimator):
     n_bootstrap : int, default 100
         Replicates of the weighted bootstrap for standard errors.
     max_iter : int, default 1000
+        Most EM steps.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Attributes
     ----------
@@ -142,9 +144,11 @@ class OutcomeRegressionEM(CausalEstimator):
         area : (n,) array or str, optional
             Area of each person; needed for "saturated" and "mixed".
         probability : list of str, optional
+            Columns of X that hold the probabilities.
         cluster : (n,) array or str, optional
             Clusters, resampled as wholes.
         sample_weight : (n,) array or str, optional
+            Non-negative weights.
 
         Returns
         -------

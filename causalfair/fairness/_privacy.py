@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _check_epsilon(epsilon: float, owner: str) -> None:
-    if not epsilon > 0:
+    if not isinstance(epsilon, Real) or not epsilon > 0:
         raise ParameterError(
             f"{owner} got epsilon={epsilon!r}; a privacy budget is a positive number "
             "(np.inf leaves the values alone)."
@@ -29,12 +30,14 @@ def response_matrix(n_levels: int, epsilon: float) -> FloatArray:
     Parameters
     ----------
     n_levels : int
+        Number of levels.
     epsilon : float
         Local privacy budget of one answer.
 
     Returns
     -------
     (n_levels, n_levels) array
+        Rows sum to one.
 
     Examples
     --------
@@ -58,11 +61,14 @@ def response_inverse(n_levels: int, epsilon: float) -> FloatArray:
     Parameters
     ----------
     n_levels : int
+        Number of levels.
     epsilon : float
+        Privacy budget.
 
     Returns
     -------
     (n_levels, n_levels) array
+        The inverse matrix.
 
     Examples
     --------
@@ -98,10 +104,12 @@ def randomized_response(
     n_levels : int, optional
         Number of levels; default the largest seen plus one.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Returns
     -------
     array like ``values``
+        Randomised levels.
 
     Raises
     ------
@@ -155,11 +163,14 @@ def laplace_counts(N: ArrayLike, epsilon: float, *, random_state: RandomState = 
     N : array
         Counts, of any shape.
     epsilon : float
+        Privacy budget.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Returns
     -------
     array like ``N``
+        Noisy counts, none negative.
 
     Examples
     --------

@@ -104,6 +104,7 @@ def threshold_disparity(
     cut : float, optional
         Rows whose largest probability lies below it are left out; None keeps all.
     cluster, sample_weight : (n,) arrays, optional
+        Clusters of dependent rows, and non-negative weights.
 
     Returns
     -------
@@ -158,7 +159,9 @@ def weighted_disparity(
     probability : (n, K) array, or (n,) for two groups
         Calibrated P(group | Z).
     y : (n,) array
+        Outcome or decision.
     cluster, sample_weight : (n,) arrays, optional
+        Clusters of dependent rows, and non-negative weights.
 
     Returns
     -------
@@ -202,8 +205,11 @@ def linear_disparity(
     Parameters
     ----------
     probability : (n, K) array, or (n,) for two groups
+        P(group | names, place, ...).
     y : (n,) array
+        Outcome or decision.
     cluster, sample_weight : (n,) arrays, optional
+        Clusters of dependent rows, and non-negative weights.
 
     Returns
     -------
@@ -250,6 +256,7 @@ def covariance_checks(
     probability : (n,) array
         P(A = 1 | Z).
     y : (n,) array
+        Outcome or decision.
     sensitive_features : (n,) array of 0 and 1
         The audited attribute.
     n_bins : int, default 10
@@ -333,7 +340,9 @@ def frechet_bounds(
     sensitive_features : (n,) int array, optional
         The group itself, where ``probability`` was fitted on these rows out of fold.
     sample_weight : (n,) array, optional
+        Non-negative weights.
     level : float, default 0.95
+        Confidence level.
 
     Returns
     -------

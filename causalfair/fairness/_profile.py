@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causalfair.fairness._information import Layout, make_layout, pack, unpack
+from causalfair.fairness._information import (
+    Layout,
+    class_designs,
+    make_layout,
+    pack,
+    prior_counts,
+    unpack,
+)
 from causalfair.fairness._latent import class_probabilities
 from causalfair.fairness._optimise import constrained_minimum
 
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from causalfair.fairness._models import Model
 
 MAX_STEPS = 40
+CLEARLY_INFORMATIVE = 1e-3
 LOGIT_BOUND = 30.0
 
 
@@ -47,65 +55,75 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """Negative mean log-likelihood and its gradient in softmax parameters."""
+    """Negative mean log-likelihood (with prior) and its gradient in softmax parameters.
+
+    The log-probability of class a and a cell is ``designs[a] @ log(theta) + offsets[:, a]``: the
+    design says which parameters enter, the offset holds known error rates. ``block`` (p,) is the
+    block of each parameter, ``totals`` (n_blocks,) the sum each block keeps, ``prior`` (p,) the
+    pseudo-counts and counts of validation samples.
+    """
 
     model: Model
     layout: Layout
-    totals: tuple[float, ...]
+    designs: tuple[Any, ...]
+    offsets: FloatArray
+    block: IntArray
+    totals: FloatArray
+    prior: FloatArray
 
     @classmethod
     def of(cls, model: Model) -> _Problem:
         layout = make_layout(model.spec)
         theta = pack(layout, model.fit.G, model.fit.T)
-        return cls(model, layout, tuple(float(theta[b].sum()) for b in layout.blocks))
+        G, T = unpack(layout, np.ones_like(theta), model.fit.T)
+        known = class_probabilities(model.data, model.spec, G, T).reshape(-1, model.spec.n_groups)
+        block = np.empty(len(theta), dtype=np.intp)
+        for b, positions in enumerate(layout.blocks):
+            block[positions] = b
+        return cls(
+            model,
+            layout,
+            tuple(class_designs(model.data, model.spec, layout)),
+            np.log(np.maximum(known, 1e-300)),
+            block,
+            np.asarray(np.bincount(block, weights=theta), dtype=np.float64),
+            prior_counts(model.spec, layout),
+        )
 
     def theta(self, phi: FloatArray) -> FloatArray:
-        out = np.empty_like(phi)
-        for block, total in zip(self.layout.blocks, self.totals, strict=True):
-            e = np.exp(phi[block] - phi[block].max())
-            out[block] = total * e / e.sum()
-        return out
+        peak = np.full(len(self.totals), -np.inf)
+        np.maximum.at(peak, self.block, phi)
+        e = np.exp(phi - peak[self.block])
+        return np.asarray(e * (self.totals / np.bincount(self.block, weights=e))[self.block])
 
-    def to_phi(self, gradient: FloatArray, theta: FloatArray) -> FloatArray:
-        """Chain rule from theta to phi."""
-        out = np.empty_like(gradient)
-        for block, total in zip(self.layout.blocks, self.totals, strict=True):
-            g, t = gradient[block], theta[block]
-            out[block] = t * (g - (g * t).sum() / total)
-        return out
+    def centre(self, gradient: FloatArray, theta: FloatArray) -> FloatArray:
+        """Take off each entry its share of the sum over its block."""
+        share = np.bincount(self.block, weights=gradient) / self.totals
+        return np.asarray(gradient - share[self.block] * theta)
 
     def objective(self, phi: FloatArray) -> tuple[float, FloatArray]:
-        data, spec = self.model.data, self.model.spec
+        data = self.model.data
         theta = self.theta(phi)
-        G, T = unpack(self.layout, theta, self.model.fit.T)
-        joint = class_probabilities(data, spec, G, T)
-        q = np.maximum(joint.sum(axis=2), 1e-300)
-        loss = -float((data.counts * np.log(q)).sum()) / data.n
+        logs = np.log(np.maximum(theta, 1e-300))
+        joint = np.stack([X @ logs for X in self.designs], axis=1) + self.offsets
+        peak = joint.max(axis=1)
+        mass = np.exp(joint - peak[:, None])
+        q = mass.sum(axis=1)
+        counts = data.counts.ravel()
+        loss = -float(counts @ (np.log(q) + peak) + self.prior @ logs) / data.n
         # expected complete counts: the gradient by log theta
-        share = joint * (data.counts / q)[:, :, None]
-        expected = np.zeros_like(theta)
-        expected[self.layout.g] = share.sum(axis=1)
-        for j in range(data.n_proxies):
-            level = data.patterns[:, j]
-            seen = level >= 0
-            for s in range(data.n_strata):
-                for a in range(spec.n_groups):
-                    position: IntArray = self.layout.t[spec.tables[s, j], spec.rows[j, a]]
-                    if position[0] < 0:
-                        continue
-                    np.add.at(expected, position[level[seen]], share[s, seen, a])
-        gradient = np.empty_like(theta)
-        for block, total in zip(self.layout.blocks, self.totals, strict=True):
-            gradient[block] = expected[block] - expected[block].sum() * theta[block] / total
-        return loss, -gradient / data.n
+        share = mass * (counts / q)[:, None]
+        expected = self.prior.copy()
+        for a, X in enumerate(self.designs):
+            expected += X.T @ share[:, a]
+        return loss, -self.centre(expected, theta) / data.n
 
     def constraint(self, phi: FloatArray, target: Target, value: float) -> tuple[float, FloatArray]:
         theta = self.theta(phi)
-        G = theta[self.layout.g]
-        now, grad = target.value(G)
+        now, grad = target.value(theta[self.layout.g])
         full = np.zeros_like(theta)
         full[self.layout.g] = grad
-        return now - value, self.to_phi(full, theta)
+        return now - value, self.centre(full * theta, theta)
 
 
 def _start(problem: _Problem) -> FloatArray:
@@ -138,6 +156,43 @@ def profile_deviance(model: Model, target: Target, value: float) -> float:
     return 2.0 * model.data.n * (top - loglik)
 
 
+def strata_test(model: Model) -> float:
+    """P-value of the hypothesis that strata tell fewer than K groups apart.
+
+    The table of strata by proxy patterns has K - 1 canonical correlations when groups differ in
+    decision and label; the statistic is n times the sum of squares from the (K - 1)-th on (Pearson
+    X2 of independence for two groups).
+    """
+    from scipy.special import chdtrc
+
+    table = model.data.counts[model.data.stratum_totals() > 0]
+    table = table[:, table.sum(axis=0) > 0] / model.data.n
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    correlations = np.linalg.svd(table / np.sqrt(np.outer(rows, columns)), compute_uv=False)[1:]
+    skipped = model.spec.n_groups - 2
+    df = (len(rows) - 1 - skipped) * (len(columns) - 1 - skipped)
+    if df < 1:
+        return 1.0
+    return float(chdtrc(df, model.data.n * (correlations[skipped:] ** 2).sum()))
+
+
+def reference_df(model: Model) -> int:
+    r"""Degrees of freedom of the law that the likelihood ratio of one gap is compared with.
+
+    One, except where fewer than three proxies leave identification to the strata and these do not
+    clearly tell groups apart. Without differences between groups the error rates are then not
+    identified, and the ratio is the larger of many: with Z the (S - 1) x (C - 1) normal contrasts
+    of strata by C proxy patterns, max_v ||Zv||^2 - max_v ||PZv||^2 over directions v, P removing
+    the one contrast h that the gap fixes. As ||Zv||^2 - ||PZv||^2 = (h'Zv)^2, that is at most
+    ||h'Z||^2, a chi-square with C - 1 degrees of freedom.
+    """
+    spec, data = model.spec, model.data
+    anchored = bool(spec.fixed.any()) or bool((spec.prior_t > spec.prior_g).any())
+    if data.n_proxies >= 3 or anchored or strata_test(model) < CLEARLY_INFORMATIVE:
+        return 1
+    return max(int(np.prod(data.n_levels)) - 1, 1)
+
+
 def profile_interval(
     model: Model, target: Target, std_error: float, level: float
 ) -> tuple[float, float]:
@@ -148,7 +203,7 @@ def profile_interval(
     """
     from scipy.stats import chi2
 
-    critical = float(chi2.ppf(level, 1))
+    critical = float(chi2.ppf(level, reference_df(model)))
     problem = _Problem.of(model)
     phi0 = _start(problem)
     top = -problem.objective(phi0)[0]
@@ -196,4 +251,4 @@ def _walk(
     low, high = sorted((inside, outside))
     if excess(inside) >= 0:
         return inside
-    return float(brentq(excess, low, high, xtol=1e-5 * max(step, 1e-3), rtol=1e-10))
+    return float(brentq(excess, low, high, xtol=1e-4 * step, rtol=1e-10))

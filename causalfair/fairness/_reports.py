@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causalfair._core.validation import check_lengths
 from causalfair.exceptions import IdentificationError, ParameterError
 from causalfair.fairness._compare import LIMITS, bound_rows
 from causalfair.fairness._encode import encode_levels
@@ -17,18 +18,9 @@ from causalfair.fairness._fit_tests import (
     residual_tests,
 )
 from causalfair.fairness._latent import class_probabilities, make_spec
-from causalfair.fairness._metrics import group_metric, group_pairs
+from causalfair.fairness._metrics import group_metric
 from causalfair.fairness._models import Model, check_identified, fit_joint
 from causalfair.fairness._results import AuditTable, interval_plot
-from causalfair.fairness._sensitivity import (
-    PAIRS,
-    DependenceCurve,
-    break_even,
-    decision_dependence_bounds,
-    dependence_curve,
-    gap_contrast,
-    plot_curves,
-)
 from causalfair.fairness._setup import shares_test
 from causalfair.inference import HypothesisTest
 
@@ -116,7 +108,10 @@ def audited_tests(audit: Audit, names: Sequence[str]) -> list[HypothesisTest]:
     data, m, K = audit.model.data, len(names), audit.model.spec.n_groups
     if data.n_proxies == m:
         return []
-    tests = []
+    tests: list[HypothesisTest] = []
+    if audit.weighted or audit.units is not None:
+        null, reason = "independent given the audited group", "rows are weighted or clustered"
+        return [HypothesisTest("audited", null, np.nan, np.nan, reason=reason)]
     seen = data.columns(data.patterns[:, m] >= 0)
     for i in range(m):
         for other in [*range(i + 1, m), -1]:
@@ -140,123 +135,6 @@ def audited_tests(audit: Audit, names: Sequence[str]) -> list[HypothesisTest]:
                 )
             )
     return tests
-
-
-def sensitivity_table(
-    audit: Audit,
-    names: Sequence[str],
-    kind: str,
-    gamma: Sequence[float],
-    j: int,
-    decision: int | None,
-) -> AuditTable:
-    """Sweep one departure from independence."""
-    if kind == "decision":
-        return _decision_sensitivity(audit, names, gamma, j, decision)
-    if kind == "proxies":
-        return _proxy_sensitivity(audit, names)
-    raise ParameterError(f"kind must be 'decision' or 'proxies'; got {kind!r}.")
-
-
-def _decision_sensitivity(
-    audit: Audit, names: Sequence[str], gamma: Sequence[float], j: int, decision: int | None
-) -> AuditTable:
-    import pandas as pd
-
-    model = audit.model
-    data, p = model.data, model.fit.prevalence
-    if any(not 0 <= g <= 1 for g in gamma):
-        raise ParameterError(
-            f"gamma={list(gamma)} must lie in [0, 1]: differences of probabilities."
-        )
-    k = data.n_pred - 1 if decision is None else decision
-    # margins as fitted: sampling noise would make the programme infeasible at gamma = 0
-    rates = model.fit.G.reshape(data.n_pred, data.n_labels, -1).sum(axis=1)
-    table = model.fit.transition(model.spec, j)
-    joint = (rates @ table).T
-    records, notes = [], []
-    for b, a in group_pairs(model.spec.n_groups):
-        contrast = gap_contrast(p, b, a, k, data.n_pred)
-        for g in gamma:
-            low, high = decision_dependence_bounds(joint, table, p, float(g), contrast)
-            records.append((f"P(f={k}): {b} - {a}", float(g), low, high))
-        star = break_even(joint, table, p, contrast)
-        notes.append(
-            f"The sign of P(f={k}): {b} - {a} is lost when the error rates of {names[j]} "
-            "may differ "
-            f"by {star:.3f} between decisions."
-        )
-    frame = pd.DataFrame(records, columns=["term", "gamma", "low", "high"])
-    title = f"Sensitivity to dependence of {names[j]} on the decision"
-    return AuditTable(title, frame, tuple(notes), None, _plot_gamma)
-
-
-def _plot_gamma(table: AuditTable, ax: Any) -> Any:
-    for position, (term, part) in enumerate(table.data.groupby("term", sort=False)):
-        ax.fill_between(
-            part["gamma"],
-            part["low"],
-            part["high"],
-            alpha=0.35,
-            color=f"C{position}",
-            label=str(term),
-            linewidth=0,
-        )
-    ax.axhline(0.0, color="0.6", linewidth=0.8)
-    ax.set_xlabel("largest difference of error rates between decisions, gamma")
-    ax.set_ylabel("gap")
-    ax.legend(frameon=False)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
-def _proxy_sensitivity(audit: Audit, names: Sequence[str]) -> AuditTable:
-    import pandas as pd
-
-    model = audit.model
-    data = model.data.views(range(len(names)))
-    if data.n_levels[:3] != (2, 2, 2) or model.spec.n_groups != 2 or len(names) < 3:
-        raise ParameterError(
-            "sensitivity(kind='proxies') has its closed form for two groups and three binary "
-            f"proxies; this fit has {model.spec.n_groups} groups and levels {data.n_levels}."
-        )
-    metric = group_metric("demographic_parity", data.n_pred, data.n_labels)
-    tensor = data.views([0, 1, 2]).complete().dense()
-    curves: list[DependenceCurve] = []
-    records, notes = [], []
-    for pair in PAIRS:
-        try:
-            curve = dependence_curve(tensor, pair, metric)
-        except ParameterError as error:
-            notes.append(str(error))
-            continue
-        curves.append(curve)
-        label = f"{names[pair[0]]} x {names[pair[1]]}"
-        records += [
-            (label, float(c), float(g), float(s))
-            for c, g, s in zip(curve.covariance, curve.gap, curve.prevalence, strict=True)
-        ]
-        notes.append(
-            f"{label}: covariances up to {curve.largest:.3f} are possible; the gap would be 0 at "
-            f"{_or_never(curve.value_for(0.0))}."
-        )
-    frame = pd.DataFrame(records, columns=["pair", "covariance", "gap", "share_of_group_1"])
-    return AuditTable(
-        "Sensitivity to dependence between proxies",
-        frame,
-        tuple(notes),
-        None,
-        _plot_dependence,
-        extra=curves,
-    )
-
-
-def _or_never(value: float) -> str:
-    return "no covariance in that range" if np.isnan(value) else f"{value:.3f}"
-
-
-def _plot_dependence(table: AuditTable, ax: Any) -> Any:
-    return plot_curves(table.extra, ax)
 
 
 def bounds_table(audit: Audit, metric: str, level: float) -> AuditTable:
@@ -361,6 +239,17 @@ def row_posterior(
     model = audit.model
     if codes.ndim != 2 or codes.shape[1] != m:
         raise ParameterError(f"{owner} got X of shape {codes.shape}; it needs (n, {m}).")
+    wanted = {
+        name: encode_levels(values, name, owner=owner)
+        for name, values in (("y_pred", y_pred), ("y_true", y_true))
+        if values is not None
+    }
+    check_lengths(owner=owner, X=codes, **wanted)
+    for name, top in (("y_pred", model.data.n_pred), ("y_true", model.data.n_labels)):
+        if name in wanted and wanted[name].max() >= top:
+            raise ParameterError(
+                f"{owner}: {name} has the level {int(wanted[name].max())}, which fit had not."
+            )
     if model.data.n_proxies > m:
         codes = np.column_stack([codes, np.full(len(codes), -1)])
     patterns, where = np.unique(codes, axis=0, return_inverse=True)
@@ -376,9 +265,9 @@ def row_posterior(
     n_pred, n_labels = model.data.n_pred, model.data.n_labels
     keep = np.ones((n_pred * n_labels, len(codes)), dtype=np.bool_)
     stratum = np.arange(n_pred * n_labels)[:, None]
-    if y_pred is not None:
-        keep &= stratum // n_labels == encode_levels(y_pred, "y_pred", owner=owner)[None, :]
-    if y_true is not None:
-        keep &= stratum % n_labels == encode_levels(y_true, "y_true", owner=owner)[None, :]
+    if "y_pred" in wanted:
+        keep &= stratum // n_labels == wanted["y_pred"]
+    if "y_true" in wanted:
+        keep &= stratum % n_labels == wanted["y_true"]
     mass = (joint * keep[:, :, None]).sum(axis=0)
     return np.asarray(mass / mass.sum(axis=1, keepdims=True))

@@ -19,6 +19,7 @@ class AuditTable:
     Parameters
     ----------
     title : str
+        What the table shows.
     data : pandas.DataFrame
         The numbers.
     notes : tuple of str
@@ -51,6 +52,7 @@ class AuditTable:
         Returns
         -------
         pandas.DataFrame
+            The numbers, a copy.
         """
         return self.data.copy()
 
@@ -60,6 +62,7 @@ class AuditTable:
         Returns
         -------
         causalfair.reporting.Summary
+            Title, table and notes.
         """
         from causalfair.reporting import Summary, Table
 
@@ -78,10 +81,12 @@ class AuditTable:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones when None.
 
         Returns
         -------
         matplotlib.axes.Axes
+            The axes drawn on.
         """
         from causalfair.exceptions import ParameterError
         from causalfair.reporting.plot import new_axes
@@ -128,10 +133,10 @@ def _format_float(number: float, column: str) -> str:
 def interval_plot(table: AuditTable, ax: Any) -> Any:
     """Horizontal intervals, one row a line of the table; identified sets as thick bars."""
     data = table.data
-    labels = [
-        " ".join(str(row[c]) for c in ("method", "term") if c in data.columns)
-        for _, row in data.iterrows()
-    ]
+    shown = [c for c in ("method", "term") if c in data.columns]
+    if len(shown) == 2 and data["term"].nunique() == 1:  # the axis says which gap it is
+        shown = ["method"]
+    labels = [" ".join(str(row[c]) for c in shown) for _, row in data.iterrows()]
     position = np.arange(len(data))[::-1]
     for y, (_, row) in zip(position, data.iterrows(), strict=True):
         low, high, value = row["conf_low"], row["conf_high"], row["estimate"]
@@ -152,6 +157,6 @@ def interval_plot(table: AuditTable, ax: Any) -> Any:
             ax.plot([value], [y], "o", color="C0", markersize=5)
     ax.axvline(0.0, color="0.7", linewidth=0.8)
     ax.set_yticks(position, labels)
-    ax.set_xlabel("gap")
+    ax.set_xlabel(str(data["term"].iloc[0]) if shown == ["method"] else "gap")
     ax.spines[["top", "right"]].set_visible(False)
     return ax

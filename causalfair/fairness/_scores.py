@@ -14,7 +14,6 @@ from causalfair.fairness._diagnostics import informativeness
 from causalfair.fairness._encode import encode_levels
 from causalfair.fairness._inference import is_likelihood
 from causalfair.fairness._information import covariance, pack, unpack
-from causalfair.fairness._moments import signed_weights
 from causalfair.inference import InfluenceEstimates
 
 if TYPE_CHECKING:
@@ -40,6 +39,139 @@ def _codes(audit: ProxyFairness, X: ArrayLike, owner: str) -> IntArray:
     return codes.astype(np.intp)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Rows of a fit: ``codes`` (n,) levels of the proxy relied on, ``cell`` (n,) of the counts."""
+
+    audit: ProxyFairness
+    proxy: int
+    codes: IntArray
+    cell: IntArray
+    weight: FloatArray
+    cluster: Any
+
+    @classmethod
+    def of(
+        cls,
+        audit: ProxyFairness,
+        X: ArrayLike,
+        y_pred: ArrayLike,
+        y_true: ArrayLike | None,
+        proxy: int | str | None,
+        cluster: Any,
+        sample_weight: ArrayLike | None,
+        owner: str,
+    ) -> _Sample:
+        j = _best_proxy(audit, proxy)
+        codes = _codes(audit, X, owner)
+        model = audit._audit.model
+        if not is_likelihood(model) or model.data.n_proxies != codes.shape[1]:
+            raise ParameterError(
+                f"{owner} needs a likelihood fit without audited rows (model='joint')."
+            )
+        if (codes[:, j] < 0).any():
+            raise DataError(
+                f"{owner}: proxy {audit.proxy_names_[j]!r} is missing in "
+                f"{int((codes[:, j] < 0).sum())} rows; choose another proxy=, or leave those rows "
+                "out of the fit and here."
+            )
+        for had, given, name in (
+            (audit._audit.weighted, sample_weight, "sample_weight"),
+            (audit._audit.units is not None, cluster, "cluster"),
+        ):
+            if had and given is None:
+                raise DataError(f"{owner}: the fit had {name}=; pass the same here.")
+        weight = np.ones(len(codes))
+        if sample_weight is not None:
+            weight = check_numeric(sample_weight, "sample_weight", owner=owner)
+            check_lengths(owner=owner, X=codes, sample_weight=weight)
+            weight = weight / weight.mean()
+        cell = _cell(audit, codes, y_pred, y_true, owner)
+        return cls(audit, j, codes[:, j], cell, weight, cluster)
+
+    def signed(self) -> FloatArray:
+        """Signed weight of each row for each group, w_i (T^-1)[c_i, a]: (n, K)."""
+        inverse = np.linalg.pinv(self.audit.transition_[self.proxy])
+        return np.asarray(self.weight[:, None] * inverse[self.codes])
+
+    def estimates(
+        self, value: FloatArray, kernel: FloatArray, names: list[str]
+    ) -> InfluenceEstimates:
+        """Estimates of statistics of group a that move by signed weight times ``kernel[i, a]``.
+
+        Their dependence on the error rates follows from the same kernel: the derivative by
+        (T^-1)[c, a] is its weighted mean over the rows of level c.
+        """
+        model = self.audit._audit.model
+        law = covariance(model.data, model.spec, model.fit, robust=self.audit._audit.weighted)
+        n_levels = model.data.n_levels[self.proxy]
+        by_level = np.stack(
+            [
+                np.bincount(self.codes, weights=self.weight * k, minlength=n_levels)
+                for k in kernel.T
+            ],
+            axis=1,
+        ) / len(self.codes)
+        slope = _slope(self.audit, law.layout, self.proxy, by_level)
+        psi = self.signed() * kernel
+        psi += self.weight[:, None] * (law.influence @ slope.T)[self.cell]
+        return InfluenceEstimates(value, psi - psi.mean(axis=0), names, cluster=self.cluster)
+
+
+def _slope(audit: ProxyFairness, layout: Any, j: int, by_level: FloatArray) -> FloatArray:
+    """Derivative of sum_c by_level[c, a] (T^-1)[c, a] by the parameters (K, p), by differences."""
+    model = audit._audit.model
+    theta = pack(layout, model.fit.G, model.fit.T)
+    r = int(model.spec.tables[0, j])
+
+    def means(value: FloatArray) -> FloatArray:
+        _, T = unpack(layout, value, model.fit.T)
+        table = T[r][model.spec.rows[j], : model.spec.table_levels[r]]
+        return np.asarray((by_level * np.linalg.pinv(table)).sum(axis=0))
+
+    out = np.zeros((model.spec.n_groups, len(theta)))
+    for k in layout.t[r][layout.t[r] >= 0]:
+        step = 1e-6
+        up, down = theta.copy(), theta.copy()
+        up[k] += step
+        down[k] -= step
+        out[:, k] = (means(up) - means(down)) / (2 * step)
+    return out
+
+
+def _cell(
+    audit: ProxyFairness,
+    codes: IntArray,
+    y_pred: ArrayLike,
+    y_true: ArrayLike | None,
+    owner: str,
+) -> IntArray:
+    """Cell of each row in the counted table."""
+    data = audit._audit.model.data
+    stratum = encode_levels(y_pred, "y_pred", owner=owner).astype(np.intp)
+    check_lengths(owner=owner, X=codes, y_pred=stratum)
+    _check_known(stratum, data.n_pred, "y_pred", owner)
+    if data.n_labels > 1:
+        if y_true is None:
+            raise DataError(f"{owner} needs y_true, as the fit had it.")
+        label = encode_levels(y_true, "y_true", owner=owner).astype(np.intp)
+        check_lengths(owner=owner, X=codes, y_true=label)
+        _check_known(label, data.n_labels, "y_true", owner)
+        stratum = stratum * data.n_labels + label
+    order = {tuple(p): k for k, p in enumerate(data.patterns.tolist())}
+    unique, inverse = np.unique(codes, axis=0, return_inverse=True)
+    unknown = [p for p in unique.tolist() if tuple(p) not in order]
+    if unknown:
+        raise DataError(f"{owner}: the pattern {unknown[0]} of proxies was not in the fit.")
+    column = np.array([order[tuple(p)] for p in unique.tolist()])[inverse.ravel()]
+    return np.asarray(stratum * len(data.patterns) + column)
+
+
+def _check_known(levels: IntArray, n_levels: int, name: str, owner: str) -> None:
+    if levels.max() >= n_levels:
+        raise DataError(f"{owner}: {name} has the level {int(levels.max())}, which fit had not.")
+
+
 def group_means(
     audit: ProxyFairness,
     X: ArrayLike,
@@ -48,11 +180,14 @@ def group_means(
     y_true: ArrayLike | None = None,
     *,
     proxy: int | str | None = None,
+    cluster: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> InfluenceEstimates:
     """Means of a score, a loss or any other number in each unseen group.
 
     E[g | A = a] = E[w_a(proxy) g] with signed weights w_a(c) = (T^{-1})[c, a] / p_a, for any g that
-    is independent of the proxy given the group.
+    is independent of the proxy given the group. The shares p come from the same matrix, so that a
+    constant has itself as mean.
 
     Parameters
     ----------
@@ -66,17 +201,19 @@ def group_means(
         As in the fit; they carry the uncertainty of the error rates.
     proxy : int or str, optional
         Proxy to weight by; the most informative when None.
+    cluster, sample_weight : (n,) arrays, optional
+        As in the fit.
 
     Returns
     -------
     InfluenceEstimates
         Terms ``"mean: 0"``, ...; ``contrast`` gives gaps. The standard errors include the
-        uncertainty of error rates and shares.
+        uncertainty of the error rates.
 
     Raises
     ------
     DataError
-        Missing values of the proxy, or lengths that differ.
+        Missing values of the proxy, levels the fit had not, or lengths that differ.
 
     References
     ----------
@@ -96,72 +233,14 @@ def group_means(
     ('mean: 0', 'mean: 1')
     """
     owner = "group_means"
-    j = _best_proxy(audit, proxy)
-    codes = _codes(audit, X, owner)
+    rows = _Sample.of(audit, X, y_pred, y_true, proxy, cluster, sample_weight, owner)
     g = check_numeric(values, "values", owner=owner)
-    decision = encode_levels(y_pred, "y_pred", owner=owner).astype(np.intp)
-    check_lengths(owner=owner, X=codes, values=g, y_pred=decision)
-    if (codes[:, j] < 0).any():
-        raise DataError(
-            f"{owner}: proxy {audit.proxy_names_[j]!r} is missing in "
-            f"{int((codes[:, j] < 0).sum())} "
-            "rows; choose another proxy=, or leave those rows out of the fit and here."
-        )
-    model = audit._audit.model
-    if not is_likelihood(model) or model.data.n_proxies != codes.shape[1]:
-        raise ParameterError(
-            f"{owner} needs a likelihood fit without audited rows (model='joint')."
-        )
-    levels = model.data.n_levels[j]
-    by_level = np.bincount(codes[:, j], weights=g, minlength=levels) / len(g)
-    weights = signed_weights(audit.transition_[j], audit.prevalence_)
-    means = by_level @ weights
-    law = covariance(model.data, model.spec, model.fit)
-    slope = _slope(audit, law.layout, j, by_level)
-    cell = _cell(audit, codes, decision, y_true, owner)
-    psi = weights[codes[:, j]] * g[:, None] - means + (law.influence @ slope.T)[cell]
-    names = [f"mean: {a}" for a in range(len(means))]
-    return InfluenceEstimates(means, psi - psi.mean(axis=0), names)
-
-
-def _slope(audit: ProxyFairness, layout: Any, j: int, by_level: FloatArray) -> FloatArray:
-    """Derivative of the weighted means by the parameters, by central differences: (K, p)."""
-    model = audit._audit.model
-    theta = pack(layout, model.fit.G, model.fit.T)
-    r = int(model.spec.tables[0, j])
-
-    def means(value: FloatArray) -> FloatArray:
-        G, T = unpack(layout, value, model.fit.T)
-        table = T[r][model.spec.rows[j], : model.spec.table_levels[r]]
-        return by_level @ signed_weights(table, G.sum(axis=0))
-
-    out = np.empty((model.spec.n_groups, len(theta)))
-    for k in range(len(theta)):
-        step = 1e-6
-        up, down = theta.copy(), theta.copy()
-        up[k] += step
-        down[k] -= step
-        out[:, k] = (means(up) - means(down)) / (2 * step)
-    return out
-
-
-def _cell(
-    audit: ProxyFairness, codes: IntArray, decision: IntArray, y_true: ArrayLike | None, owner: str
-) -> IntArray:
-    """Cell of each row in the counted table."""
-    data = audit._audit.model.data
-    stratum = decision * data.n_labels
-    if data.n_labels > 1:
-        if y_true is None:
-            raise DataError(f"{owner} needs y_true, as the fit had it.")
-        stratum = stratum + encode_levels(y_true, "y_true", owner=owner).astype(np.intp)
-    order = {tuple(p): k for k, p in enumerate(data.patterns.tolist())}
-    unique, inverse = np.unique(codes, axis=0, return_inverse=True)
-    unknown = [p for p in unique.tolist() if tuple(p) not in order]
-    if unknown:
-        raise DataError(f"{owner}: the pattern {unknown[0]} of proxies was not in the fit.")
-    column = np.array([order[tuple(p)] for p in unique.tolist()])[inverse.ravel()]
-    return np.asarray(stratum * len(data.patterns) + column)
+    check_lengths(owner=owner, X=rows.codes, values=g)
+    signed = rows.signed()
+    share = signed.mean(axis=0)
+    means = (signed * g[:, None]).mean(axis=0) / share
+    kernel = (g[:, None] - means) / share
+    return rows.estimates(means, kernel, [f"mean: {a}" for a in range(len(means))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,22 +252,25 @@ class GroupCurves:
     thresholds : (t,) array
     true_positive, false_positive : (K, t) arrays
         P(score > threshold | Y, group), monotone.
-    auc : (K,) array
+    auc : InfluenceEstimates
+        Areas under the curves, terms ``"AUC: 0"``, ...; ``contrast`` gives gaps. Standard errors
+        include the uncertainty of the error rates.
     base_rate : (K,) array
         P(Y = 1 | group).
 
     Examples
     --------
     >>> from causalfair.fairness import GroupCurves
-    >>> one = np.ones(1)
-    >>> GroupCurves(one, one[None], one[None], one, one).auc.tolist()
-    [1.0]
+    >>> from causalfair.inference import CovarianceEstimates
+    >>> area = CovarianceEstimates([0.7], [[0.01]], ["AUC: 0"])
+    >>> GroupCurves(np.ones(1), np.ones((1, 1)), np.ones((1, 1)), area, np.ones(1)).auc.names
+    ('AUC: 0',)
     """
 
     thresholds: FloatArray
     true_positive: FloatArray
     false_positive: FloatArray
-    auc: FloatArray
+    auc: Any
     base_rate: FloatArray
 
     def plot(self, *, ax: Any = None) -> Any:
@@ -197,57 +279,71 @@ class GroupCurves:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
+            Axes to draw on; new ones when None.
 
         Returns
         -------
         matplotlib.axes.Axes
+            The axes drawn on.
         """
         from causalfair.reporting.plot import new_axes
 
         axes = new_axes(ax)
-        for a in range(len(self.auc)):
+        for a, area in enumerate(self.auc.estimate):
             axes.plot(
                 self.false_positive[a],
                 self.true_positive[a],
-                label=f"group {a} (AUC {self.auc[a]:.3f})",
+                label=f"group {a} (AUC {area:.3f})",
             )
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+        axes.set_aspect("equal")
         axes.set_xlabel("false-positive rate")
         axes.set_ylabel("true-positive rate")
         axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
         return axes
 
 
 def group_roc(
     audit: ProxyFairness,
-    proxy_values: ArrayLike,
+    X: ArrayLike,
     scores: ArrayLike,
+    y_pred: ArrayLike,
     y_true: ArrayLike,
     *,
-    proxy: int | str = 0,
+    proxy: int | str | None = None,
     n_thresholds: int = 101,
+    cluster: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> GroupCurves:
     """ROC curves of a score in each unseen group.
 
     P(score > t, Y = y, proxy = c) is calibrated by signed weights at every threshold, then
-    projected on monotone curves between 0 and 1.
+    projected on monotone curves between 0 and 1. Areas are of the unprojected curves.
 
     Parameters
     ----------
     audit : ProxyFairness
-        Supplies the proxy's error matrix and the group shares.
-    proxy_values : (n,) int array
-        Levels of the proxy.
+        Fitted on the same rows.
+    X : (n, m) int array
+        All proxies of the fit.
     scores : (n,) array
+        The score, larger for likelier positives.
+    y_pred : (n,) int array
+        As in the fit.
     y_true : (n,) array of 0 and 1
-    proxy : int or str, default 0
-        Which proxy of the audit ``proxy_values`` are.
+        Outcome of each row.
+    proxy : int or str, optional
+        Proxy to weight by; the most informative when None.
     n_thresholds : int, default 101
         Quantiles of the score, with both ends.
+    cluster, sample_weight : (n,) arrays, optional
+        As in the fit.
 
     Returns
     -------
     GroupCurves
+        Curves, areas and base rates.
 
     Raises
     ------
@@ -259,34 +355,66 @@ def group_roc(
     >>> from causalfair.datasets import make_weak_proxies
     >>> from causalfair.fairness import ProxyFairness, group_roc
     >>> frame, _ = make_weak_proxies(5000, random_state=2)
-    >>> X = frame[["proxy_1", "proxy_2", "proxy_3"]]
+    >>> X = frame[["proxy_1", "proxy_2", "proxy_3"]].to_numpy()
     >>> audit = ProxyFairness(random_state=0).fit(X, frame["y_pred"])
     >>> score = frame["y_true"] + np.random.default_rng(0).normal(size=5000)
-    >>> group_roc(audit, frame["proxy_1"], score, frame["y_true"]).true_positive.shape
+    >>> curves = group_roc(audit, X, score, frame["y_pred"], frame["y_true"])
+    >>> curves.true_positive.shape
     (2, 101)
     """
     owner = "group_roc"
-    j = _best_proxy(audit, proxy)
-    codes = encode_levels(proxy_values, "proxy_values", owner=owner).astype(np.intp)
+    rows = _Sample.of(audit, X, y_pred, y_true, proxy, cluster, sample_weight, owner)
     value = check_numeric(scores, "scores", owner=owner)
     label = check_numeric(y_true, "y_true", owner=owner)
-    check_lengths(owner=owner, proxy_values=codes, scores=value, y_true=label)
+    check_lengths(owner=owner, X=rows.codes, scores=value, y_true=label)
     if not np.isin(label, (0.0, 1.0)).all():
         raise DataError(f"{owner}: y_true must be 0 or 1 in every row.")
-    weights = signed_weights(audit.transition_[j], audit.prevalence_)[codes]
-    inner = np.quantile(value, np.linspace(0, 1, n_thresholds - 1))
-    thresholds = np.concatenate([[-np.inf], inner])
-    above = value[:, None] > thresholds
-    curves = []
-    for y in (1.0, 0.0):
-        mass = weights * (label == y)[:, None]
-        rate = (mass.T @ above) / mass.sum(axis=0)[:, None]
-        curves.append(np.stack([_monotone(row) for row in rate]))
-    positive = (weights * (label == 1.0)[:, None]).mean(axis=0)
-    auc = np.array(
-        [np.trapezoid(t[::-1], f[::-1]) for t, f in zip(curves[0], curves[1], strict=True)]
+    signed, positive = rows.signed(), label == 1.0
+    thresholds = np.concatenate(
+        [[-np.inf], np.quantile(value, np.linspace(0, 1, n_thresholds - 1))]
     )
-    return GroupCurves(thresholds, curves[0], curves[1], auc, np.clip(positive, 0.0, 1.0))
+    curves = []
+    for side in (positive, ~positive):
+        above = 1.0 - _share_below(value[side], signed[side], thresholds, "right")
+        curves.append(np.stack([_monotone(rate) for rate in above.T]))
+    area, kernel = _areas(value, signed, positive)
+    names = [f"AUC: {a}" for a in range(len(area))]
+    base = (signed * positive[:, None]).mean(axis=0) / signed.mean(axis=0)
+    return GroupCurves(
+        thresholds,
+        curves[0],
+        curves[1],
+        rows.estimates(area, kernel, names),
+        np.clip(base, 0.0, 1.0),
+    )
+
+
+def _share_below(value: FloatArray, signed: FloatArray, at: FloatArray, side: Any) -> FloatArray:
+    """Signed share of ``value`` below each point (at or below with side "right"): (t, K)."""
+    order = np.argsort(value, kind="stable")
+    cumulative = np.vstack([np.zeros(signed.shape[1]), np.cumsum(signed[order], axis=0)])
+    return np.asarray(cumulative[np.searchsorted(value[order], at, side=side)] / cumulative[-1])
+
+
+def _areas(
+    value: FloatArray, signed: FloatArray, positive: IntArray | Any
+) -> tuple[FloatArray, FloatArray]:
+    """Areas (K,), ties counted half, and the kernel of each row for each group (n, K)."""
+
+    def rank(side: Any, at: FloatArray) -> FloatArray:
+        return 0.5 * (
+            _share_below(value[side], signed[side], at, "left")
+            + _share_below(value[side], signed[side], at, "right")
+        )
+
+    wins = rank(~positive, value[positive])  # share of negatives below each positive
+    losses = 1.0 - rank(positive, value[~positive])  # share of positives above each negative
+    mass = signed[positive].sum(axis=0)
+    area = (signed[positive] * wins).sum(axis=0) / mass
+    kernel = np.empty(signed.shape)
+    kernel[positive] = (wins - area) / (mass / len(value))
+    kernel[~positive] = (losses - area) / (signed[~positive].sum(axis=0) / len(value))
+    return area, kernel
 
 
 def _monotone(rate: FloatArray) -> FloatArray:

@@ -230,4 +230,5 @@ def plot_curves(curves: Sequence[DependenceCurve], ax: Any) -> Any:
     ax.set_xlabel("covariance of the two proxies within groups")
     ax.set_ylabel("gap")
     ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
     return ax

@@ -11,6 +11,7 @@ from causalfair._core.frames import CovariateEncoder, is_lazy
 from causalfair._core.random import generator
 from causalfair._core.roles import RoleData
 from causalfair.exceptions import ParameterError
+from causalfair.fairness._count import check_tensor
 from causalfair.fairness._diagnostics import warn_shares
 from causalfair.fairness._encode import (
     OWNER,
@@ -18,7 +19,6 @@ from causalfair.fairness._encode import (
     bin_soft,
     check_levels,
     check_soft,
-    check_tensor,
     cluster_cells,
     is_soft,
     read_lazy,
@@ -69,6 +69,8 @@ def check_groups(estimator: Any) -> None:
         raise ParameterError(
             f"n_groups={K} must be the product of factors={tuple(estimator.factors)}."
         )
+    if estimator.factors is not None:
+        _check_factored(estimator)
     if estimator.model == "known" and estimator.transition is None:
         raise ParameterError(
             "model='known' needs transition=, a list with one (K, L_j) error matrix a proxy (None "
@@ -76,11 +78,26 @@ def check_groups(estimator: Any) -> None:
         )
 
 
+def _check_factored(estimator: Any) -> None:
+    if estimator.model != "joint":
+        raise ParameterError(f"factors= needs model='joint'; got model={estimator.model!r}.")
+    for name in ("transition", "transition_counts", "prevalence"):
+        if getattr(estimator, name) is not None:
+            raise ParameterError(
+                f"factors= cannot be combined with {name}=: the levels of each factor are named by "
+                "the proxies alone. Leave one of the two out."
+            )
+
+
 def read(
     estimator: Any, X: Any, y_pred: Any, **roles: Any
 ) -> tuple[Rows, PatternCounts, SoftMoments | None]:
     """Read rows, count them, and keep the soft probabilities where the model uses moments."""
     K = estimator.n_groups
+    if estimator.factors is not None and (is_soft(X) or roles["sensitive_features"] is not None):
+        raise ParameterError(
+            f"{OWNER}: factors= takes proxies as levels, and no sensitive_features."
+        )
     if is_lazy(X):
         rows = read_lazy(X, y_pred, **roles)
     elif is_soft(X):
@@ -151,7 +168,7 @@ def check_transition(
         if matrix is None:
             out.append(None)
             continue
-        table = np.asarray(matrix, dtype=np.float64)
+        table = _numbers(matrix, f"{name}[{j}]")
         if table.shape != (n_groups, data.n_levels[j]):
             raise ParameterError(
                 f"{name}[{j}] has shape {table.shape}; it needs "
@@ -164,6 +181,15 @@ def check_transition(
             _check_probabilities(table, j)
         out.append(table)
     return out
+
+
+def _numbers(value: Any, name: str) -> FloatArray:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ParameterError(
+            f"{name} is not a table of numbers: {value!r}. Rows of a matrix need equal lengths."
+        ) from None
 
 
 def _check_probabilities(table: FloatArray, j: int) -> None:
@@ -187,7 +213,7 @@ def check_shares(prevalence: Any, n_groups: int) -> FloatArray | None:
     """Known group shares: K positive numbers summing to one."""
     if prevalence is None:
         return None
-    shares = np.asarray(prevalence, dtype=np.float64)
+    shares = _numbers(prevalence, "prevalence")
     if shares.shape != (n_groups,) or not np.isfinite(shares).all() or (shares <= 0).any():
         raise ParameterError(
             f"prevalence={prevalence!r} must be {n_groups} positive shares, one a group."

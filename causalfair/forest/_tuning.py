@@ -89,7 +89,7 @@ def tune_forest(
     ----------
     forest : CausalForest
         Forest to start from; it stays as it is.
-    X, y, treatment, nuisances, covariates, effect_modifiers, cluster, sample_weight
+    X, y, treatment, nuisances, covariates, effect_modifiers, cluster, sample_weight : object
         As for :meth:`CausalForest.fit`.
     parameters : list of str, optional
         What to tune; all of ``min_leaf_size, sample_fraction, max_features, alpha,

@@ -16,6 +16,7 @@ from ._sequence import ImageSequence as ImageSequence
 from ._spectral import SpectralFeatures as SpectralFeatures
 from ._support import SupportReport as SupportReport
 from ._torch import TorchFrameEncoder as TorchFrameEncoder
+from ._torch import TorchSequenceEncoder as TorchSequenceEncoder
 from ._transport import Transport as Transport
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "SpectralFeatures",
     "SupportReport",
     "TorchFrameEncoder",
+    "TorchSequenceEncoder",
     "Transport",
     "compare_representations",
     "describe_land_cover",

@@ -16,8 +16,9 @@ from causalfair._core.compat import (
     fit_context,
     posterior_dataset,
 )
+from causalfair._core.crossfit import make_folds
 from causalfair._core.logging import progress, warn
-from causalfair._core.random import generator, int_seed, root_seed
+from causalfair._core.random import child_seed, generator, int_seed, root_seed
 from causalfair._core.roles import resolve_roles
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_binary
@@ -27,14 +28,14 @@ from causalfair.imagery._design import guard_clusters
 from causalfair.imagery._estimator import REPRESENT, _seeded
 from causalfair.imagery._features import SequenceFeatures
 from causalfair.imagery._sequence import as_sequence
-from causalfair.imagery._types import Types, fit_types, type_probabilities
+from causalfair.imagery._types import Types, choose_types, fit_types, type_probabilities
 from causalfair.inference import DrawEstimates
 
 __all__ = ["ImageClusterEffects", "build_model"]
 
 OWNER = "ImageClusterEffects.fit"
 MAX_RHAT, MIN_ESS = 1.01, 400.0
-STARTS, BOOTSTRAP, SAMPLER = 10, 11, 12
+STARTS, BOOTSTRAP, SAMPLER, CHOICE = 10, 11, 12, 13
 
 
 class ImageClusterEffects(CausalEstimator):
@@ -45,8 +46,9 @@ class ImageClusterEffects(CausalEstimator):
 
     Parameters
     ----------
-    n_types : int, default 2
-        Number of types K.
+    n_types : int or "auto", default 2
+        Number of types K; ``"auto"`` takes the one of 1 to 3 with the largest likelihood in
+        clusters that were left out.
     representation : transformer of image sequences, optional
         :class:`SequenceFeatures` when None.
     n_components : int, default 5
@@ -70,6 +72,10 @@ class ImageClusterEffects(CausalEstimator):
         The native posterior (None for ``"em"``).
     types_ : Types
         Point estimates.
+    n_types_ : int
+        Number of types. One says that no image-based types were found.
+    cv_log_likelihood_ : ndarray of shape (3,) or None
+        Mean log-likelihood of a unit left out, by number of types, for ``n_types="auto"``.
 
     See Also
     --------
@@ -77,9 +83,9 @@ class ImageClusterEffects(CausalEstimator):
 
     Notes
     -----
-    Z | phi ~ Cat(softmax(B [1, phi])), Y(0) | phi, Z ~ N(mu(phi), s0^2), Y(1) adds the type's effect
-    and has its own variance. Z is summed out. Priors on the standardised outcome: effects ordered
-    normal around the difference in means, logits and coefficients N(0, 1), log scales
+    Z | phi ~ Cat(softmax(B [1, phi])), Y(0) | phi, Z ~ N(mu(phi), s0^2), Y(1) adds the effect of
+    the type and has its own variance. Z is summed out. Priors on the standardised outcome: effects
+    ordered normal around the difference in means, logits and coefficients N(0, 1), log scales
     N(log sd, 0.5). With clusters, the untreated outcome has a normal effect of each cluster. Only
     the sum of the variances of noise and effect is identified within a type.
 
@@ -112,7 +118,7 @@ class ImageClusterEffects(CausalEstimator):
     )
     _citations: ClassVar[tuple[str, ...]] = ("jerzak2023image",)
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_types": [Interval(Integral, 1, None, closed="left")],
+        "n_types": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "representation": [HasMethods(["fit", "transform"]), None],
         "n_components": [Interval(Integral, 1, 20, closed="both")],
         "sampler": [StrOptions({"nutpie", "pymc", "em"})],
@@ -124,7 +130,7 @@ class ImageClusterEffects(CausalEstimator):
 
     def __init__(
         self,
-        n_types: int = 2,
+        n_types: int | str = 2,
         *,
         representation: Any = None,
         n_components: int = 5,
@@ -196,12 +202,13 @@ class ImageClusterEffects(CausalEstimator):
         center, scale = data.y.mean(), data.y.std()
         standard = (data.y - center) / scale
         codes = None if data.cluster is None else data.cluster[:, 0]
+        self.n_types_ = self._choose(phi, standard, w, codes, root)
         if self.sampler == "em":
             draws, self.types_ = self._bootstrap(phi, standard, w, codes, root)
             self.posterior_ = None
         else:
             draws, self.types_ = self._sample(phi, standard, w, codes, root)
-        K = self.n_types
+        K = self.n_types_
         draws[:, :K] *= scale
         draws[:, -1] *= scale
         self.scale_ = float(scale)
@@ -222,10 +229,18 @@ class ImageClusterEffects(CausalEstimator):
         self.spread_ = Z.std(axis=0)
         return np.asarray(Z / self.spread_)
 
+    def _choose(self, phi: FloatArray, y: FloatArray, w: FloatArray, codes: Any, root: Any) -> int:
+        self.cv_log_likelihood_ = None
+        if self.n_types != "auto":
+            return int(self.n_types)
+        folds = make_folds(len(y), 5, seed=child_seed(root, CHOICE, 0), stratify=None, groups=codes)
+        self.cv_log_likelihood_ = choose_types(phi, y, w, folds, child_seed(root, CHOICE, 1))
+        return int(self.cv_log_likelihood_.argmax()) + 1
+
     def _bootstrap(
         self, phi: FloatArray, y: FloatArray, w: FloatArray, codes: Any, root: Any
     ) -> tuple[FloatArray, Types]:
-        best = fit_types(phi, y, w, self.n_types, generator(root, STARTS))
+        best = fit_types(phi, y, w, self.n_types_, generator(root, STARTS))
         share = type_probabilities(best.logits, phi).mean(axis=0)
         if share.min() * len(y) < 10:
             warn(f"{OWNER}: a type has {share.min() * len(y):.1f} members; use fewer types.",
@@ -237,11 +252,17 @@ class ImageClusterEffects(CausalEstimator):
             rng = generator(root, BOOTSTRAP, b)
             drawn = rng.integers(0, len(members), len(members))
             rows = np.concatenate([members[g] for g in drawn])
-            if np.ptp(w[rows]) == 0:
+            if np.ptp(w[rows]) == 0:  # one arm only
                 continue
-            fit = fit_types(phi[rows], y[rows], w[rows], self.n_types, rng, n_starts=3, most=200)
+            fit = fit_types(phi[rows], y[rows], w[rows], self.n_types_, rng, n_starts=3, most=200)
             p = type_probabilities(fit.logits, phi).mean(axis=0)
             out.append(np.r_[fit.effect, p, p @ fit.effect])
+        if len(out) < self.draws:
+            warn(
+                f"{OWNER}: {self.draws - len(out)} of {self.draws} bootstrap samples had one arm "
+                "only and were left out; there are too few clusters for intervals.",
+                CausalFairWarning,
+            )
         return np.array(out), best
 
     def _sample(
@@ -249,7 +270,7 @@ class ImageClusterEffects(CausalEstimator):
     ) -> tuple[FloatArray, Types]:
         import pymc as pm
 
-        with build_model(phi, y, w, self.n_types, codes):
+        with build_model(phi, y, w, self.n_types_, codes):
             self.posterior_ = pm.sample(
                 draws=self.draws, tune=self.tune, chains=self.chains, cores=1,
                 nuts_sampler=self.sampler, random_seed=int_seed(root, SAMPLER),
@@ -263,8 +284,10 @@ class ImageClusterEffects(CausalEstimator):
             value = np.asarray(posterior[name])
             return value.reshape(-1, *value.shape[2:])
 
-        effect, logits = flat("effect"), flat("logits")
-        full = np.concatenate([np.zeros((*logits.shape[:2], 1)), logits], axis=2)
+        effect = flat("effect")
+        full = np.zeros((len(effect), 1 + phi.shape[1], self.n_types_))
+        if self.n_types_ > 1:
+            full[:, :, 1:] = flat("logits")
         share = np.array([type_probabilities(b, phi).mean(axis=0) for b in full])
         ate = (share * effect).sum(axis=1)
         point = Types(
@@ -279,11 +302,13 @@ class ImageClusterEffects(CausalEstimator):
         values = np.asarray(posterior["effect"])
         rhat = max(float(az.rhat(values[:, :, k])) for k in range(values.shape[2]))
         ess = min(float(az.ess(values[:, :, k])) for k in range(values.shape[2]))
-        self.rhat_, self.ess_ = rhat, ess
-        if rhat > MAX_RHAT or ess < MIN_ESS:
+        divergent = int(np.asarray(self.posterior_["sample_stats"]["diverging"]).sum())
+        self.rhat_, self.ess_, self.divergences_ = rhat, ess, divergent
+        if rhat > MAX_RHAT or ess < MIN_ESS or divergent:
             warn(
-                f"{OWNER}: R-hat {rhat:.3f} and effective sample size {ess:.0f} of the effects; "
-                f"want below {MAX_RHAT} and above {MIN_ESS:.0f}. Draw longer, or use fewer types.",
+                f"{OWNER}: R-hat {rhat:.3f}, effective sample size {ess:.0f} and {divergent} "
+                f"divergence(s) in the effects; want below {MAX_RHAT}, above {MIN_ESS:.0f} and "
+                "none. Draw longer, or use fewer types.",
                 ConvergenceWarning,
             )
 
@@ -323,9 +348,13 @@ class ImageClusterEffects(CausalEstimator):
         return type_probabilities(self.types_.logits, phi[sequence.row_of_unit])
 
     def _summary_notes(self) -> list[str]:
+        notes = ["No image-based types were found: one effect for all places predicts as well."]
+        if self.cv_log_likelihood_ is None or self.n_types_ > 1:
+            notes = []
         if self.sampler == "em":
-            return [f"Penalised maximum likelihood; intervals from {self.draws} bootstrap samples."]
-        return [f"Posterior of {self.chains} x {self.draws} draws; R-hat {self.rhat_:.3f}, "
+            how = f"Penalised maximum likelihood; intervals from {self.draws} bootstrap samples."
+            return [*notes, how]
+        return [*notes, f"Posterior of {self.chains} x {self.draws} draws; R-hat {self.rhat_:.3f}, "
                 f"effective size {self.ess_:.0f}."]  # fmt: skip
 
 
@@ -365,7 +394,6 @@ def build_model(
             "effect", difference, spread, shape=K,
             initval=difference + 0.5 * np.linspace(-1, 1, K) if K > 1 else None, **ordered,
         )  # fmt: skip
-        logits = pm.Normal("logits", 0, 1, shape=(m + 1, K - 1))
         outcome = pm.Normal("outcome", 0, 1, shape=m + 1)
         noise = pm.LogNormal("noise", 0, 0.5, shape=(2, K))
         mean = pt.dot(Z, outcome)
@@ -373,8 +401,11 @@ def build_model(
             cluster_sd = pm.HalfNormal("cluster_sd", 0.5)
             raw = pm.Normal("cluster_raw", 0, 1, shape=int(cluster.max()) + 1)
             mean = mean + cluster_sd * raw[cluster]
-        eta = pt.concatenate([np.zeros((n, 1)), pt.dot(Z, logits)], axis=1)
-        log_pi = eta - pt.logsumexp(eta, axis=1, keepdims=True)
+        log_pi = 0.0
+        if K > 1:
+            logits = pm.Normal("logits", 0, 1, shape=(m + 1, K - 1))
+            eta = pt.concatenate([np.zeros((n, 1)), pt.dot(Z, logits)], axis=1)
+            log_pi = eta - pt.logsumexp(eta, axis=1, keepdims=True)
         s = noise[w.astype(int)]
         residual = (y[:, None] - mean[:, None] - w[:, None] * effect[None, :]) / s
         density = -0.5 * residual**2 - pt.log(s)

@@ -15,9 +15,10 @@ from causalfair._core.random import child_seed, root_seed
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import DataError, ParameterError
 from causalfair.imagery._design import SOURCES
-from causalfair.imagery._estimator import ImageSequenceCATE, _first
+from causalfair.imagery._estimator import ImageSequenceCATE
 from causalfair.imagery._features import SequenceFeatures
-from causalfair.imagery._ranking import METRICS, evaluate_priorities
+from causalfair.imagery._fitted import first_cluster
+from causalfair.imagery._ranking import METRICS, evaluate_priorities, ratios
 from causalfair.imagery._sequence import as_sequence
 
 __all__ = ["RepresentationComparison", "compare_representations"]
@@ -70,16 +71,17 @@ class RepresentationComparison:
         for row in self.table.itertuples():
             name = "-" if row.data_source == "tabular" else row.representation
             rows.append([row.data_source, name, row.learner, row.space, row.metric.upper(),
-                         f"{row.estimate:.3g}", f"{row.ratio:.2f}", format_p(row.p_adjusted)])  # fmt: skip
+                         f"{row.estimate:.3g}", f"{row.ratio:.2f}",
+                         format_p(row.p_adjusted)])  # fmt: skip
         columns = ["data", "features", "learner", "space", "metric", "RATE", "ratio", "adj. p"]
         return Summary(
             "Comparison of data, features and learners",
             [("cells", f"{len(self.table)}"), ("scheme", self.scheme)],
             [Table(columns, rows, None, "lllllrrr")],
             [
-                "All cells share folds, scores and half-samples. Adjusted p-values are step-down over "
-                "the cells of a metric: use them for claims about the best cell, and report that it "
-                "was selected.",
+                "All cells share folds, scores and half-samples. Adjusted p-values are step-down "
+                "over the cells of a metric: use them for claims about the best cell, and report "
+                "that it was selected.",
             ],
         )
 
@@ -156,7 +158,7 @@ class RepresentationComparison:
         ax.set_yticks(range(len(labels)), labels)
         ax.invert_yaxis()
         ax.set_xlabel("RATE over its standard error")
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="best")
         return ax
 
 
@@ -167,6 +169,7 @@ class _Cached:
 
     def __init__(self, representation: Any, features: FloatArray) -> None:
         self.representation, self.features = representation, features
+        self.seen_share_ = getattr(representation, "seen_share_", None)
 
     def fit(self, images: Any) -> _Cached:
         del images
@@ -213,7 +216,19 @@ def compare_representations(
     ----------
     images : ImageSequence or array of shape (n, T, H, W, C)
         Images.
-    y, treatment, X, covariates, cluster, sample_weight, propensity
+    y : array of shape (n_units,) or str
+        Outcome, or the name of its column in ``X``.
+    treatment : array of shape (n_units,) or str
+        Binary treatment.
+    X : frame or array of shape (n_units, p), optional
+        Tabular covariates.
+    covariates : "all", list of str or formula, optional
+        Which columns of ``X`` to use.
+    cluster : array, str or list of str, optional
+        As for :meth:`ImageSequenceCATE.fit`.
+    sample_weight : array of shape (n_units,) or str, optional
+        Sampling weights.
+    propensity : float, array of shape (n_units,), "estimate" or None
         As for :meth:`ImageSequenceCATE.fit`.
     representations : mapping of str to transformer, optional
         Default: ``{"random convolution": SequenceFeatures()}``.
@@ -356,13 +371,15 @@ def _tabulate(
     for metric in metrics:
         joint, _ = evaluate_priorities(
             priorities, sample.scores, reference._folds, metric=metric, scheme=scheme,
-            cluster=_first(sample.cluster), sample_weight=sample.sample_weight, seed=seed,
+            cluster=first_cluster(sample.cluster), sample_weight=sample.sample_weight, seed=seed,
             n_bootstrap=n_bootstrap,
         )  # fmt: skip
         k = len(fitted)
         levels = joint[list(joint.names[:k])] if k > 1 else joint
         estimates[metric] = joint
-        adjusted = levels.p_adjust("romano-wolf") if k > 1 else levels.p_value()
+        ratio = ratios(levels)
+        plain = np.where(levels.std_error == 0, 1.0, levels.p_value())
+        adjusted = _adjusted(levels, plain)
         for j, (label, source, name, learner, space, seconds) in enumerate(rows):
             model = fitted[label]
             calibration = model.calibration_test().estimate
@@ -372,11 +389,21 @@ def _tabulate(
             out.append(
                 {"cell": label, "data_source": source, "representation": name, "learner": learner,
                  "space": space, "metric": metric, "estimate": levels.estimate[j],
-                 "std_error": levels.std_error[j], "ratio": levels.statistic()[j],
-                 "p_value": levels.p_value()[j], "p_adjusted": float(np.asarray(adjusted)[j]),
+                 "std_error": levels.std_error[j], "ratio": ratio[j],
+                 "p_value": plain[j], "p_adjusted": adjusted[j],
                  "difference": difference[0], "difference_std_error": difference[1],
                  "ate": float(model.estimates_.estimate[0]),
                  "calibration": float(calibration[1]) if len(calibration) > 1 else np.nan,
                  "n_features": len(model.effect_model_.feature_names_in_), "seconds": seconds}
             )  # fmt: skip
     return RepresentationComparison(pd.DataFrame(out), estimates, scheme)
+
+
+def _adjusted(levels: Any, plain: FloatArray) -> FloatArray:
+    """Step-down p-values over the cells in which anything was ranked."""
+    adjusted = np.array(plain)
+    ranked = np.flatnonzero(levels.std_error > 0)
+    if ranked.size > 1:
+        names = [levels.names[j] for j in ranked]
+        adjusted[ranked] = np.asarray(levels[names].p_adjust("romano-wolf"))
+    return adjusted

@@ -96,7 +96,8 @@ def resolve_components(wanted: Any, share: FloatArray, n: int) -> int:
         return max(1, min(enough, MOST, n // 10, most))
     if wanted > most:
         warn(
-            f"n_components={wanted} exceeds the rank {most} of the image features; {most} are used.",
+            f"n_components={wanted} exceeds the rank {most} of the image features; {most} are "
+            "used.",
             CausalFairWarning,
         )
     return max(1, min(int(wanted), most))

@@ -25,7 +25,7 @@ EPSILON = 1e-3
 
 
 class RandomConvolutionFeatures(FrameEncoder):
-    """Random convolutional features: patches of the images as filters, rectified and averaged.
+    r"""Random convolutional features: patches of the images as filters, rectified and averaged.
 
     Small patches drawn from the images are centred, normalised, whitened and used as filters. Each
     gives two features, the mean over positions of what exceeds a threshold and of what falls below
@@ -42,8 +42,6 @@ class RandomConvolutionFeatures(FrameEncoder):
     bias : float or "auto", default 1.0
         Threshold; ``"auto"`` takes the median absolute response to the patches. Use it where pixels
         are not near [0, 1].
-    stride : {1}, default 1
-        Step between positions.
     grid : int, default 1
         Average within a ``grid`` x ``grid`` partition of the image instead of over all of it.
     n_patches : int, default 100_000
@@ -69,9 +67,9 @@ class RandomConvolutionFeatures(FrameEncoder):
 
     Notes
     -----
-    With patches :math:`p` (centred over all entries, norm one), :math:`C = V \\Lambda V^\\top` their
-    second moment and :math:`\\epsilon = 10^{-3}`, filters are
-    :math:`f = V (\\Lambda + \\epsilon)^{-1} V^\\top p`: whitened once for the patch and once for the
+    With patches :math:`p` (centred over all entries, norm one), :math:`C = V \Lambda V^\top` their
+    second moment and :math:`\epsilon = 10^{-3}`, filters are
+    :math:`f = V (\Lambda + \epsilon)^{-1} V^\top p`: whitened once for the patch and once for the
     window it meets. They sum to zero, so adding a constant to all bands changes nothing. Responses
     are never stored: memory is that of a frame. The cost is height x width x filters x filter
     entries multiplications a frame.
@@ -156,8 +154,8 @@ class RandomConvolutionFeatures(FrameEncoder):
         _check_size(sequence.shape, size, self.grid, "fit")
         if self.n_features % 2:
             raise DataError(
-                f"RandomConvolutionFeatures.fit got n_features={self.n_features}; each filter gives "
-                "two, so it must be even."
+                f"RandomConvolutionFeatures.fit got n_features={self.n_features}; each filter "
+                "gives two, so it must be even."
             )
         root = root_seed(self.random_state)
         K = self.n_features // 2
@@ -239,8 +237,9 @@ def draw_patches(
     patches = np.concatenate(found).astype(np.float64)[:count]
     if len(patches) < 2:
         raise DataError(
-            f"RandomConvolutionFeatures.fit found {len(patches)} patch(es) of {size} x {size} valid "
-            "pixels; the masks leave nothing to draw from. Use a smaller patch_size or check masks."
+            f"RandomConvolutionFeatures.fit found {len(patches)} patch(es) of {size} x {size} "
+            "valid pixels; the masks leave nothing to draw from. Use a smaller patch_size or check "
+            "the masks."
         )
     patches -= patches.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(patches, axis=1, keepdims=True)

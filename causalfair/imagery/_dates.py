@@ -36,13 +36,17 @@ def to_years(values: Any, name: str) -> tuple[FloatArray, bool]:
 
 
 def _dates(array: Any, name: str) -> Any:
-    try:
-        return array.astype("datetime64[D]")
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"ImageSequence: {name} holds {array.ravel()[0]!r}, which is not a date; write "
-            "2003-06-30 or give years as numbers."
-        ) from error
+    dates = np.empty(array.shape, dtype="datetime64[D]")
+    for at, value in np.ndenumerate(array):
+        try:
+            dates[at] = np.datetime64(value, "D")
+        except (ValueError, TypeError) as error:
+            shown = str(value) if isinstance(value, str) else value
+            raise DataError(
+                f"ImageSequence: {name} holds {shown!r}, which is not a date; write 2003-06-30 or "
+                "give years as numbers."
+            ) from error
+    return dates
 
 
 def years_of(times: Any, n: int, frames: int) -> tuple[FloatArray, bool]:
@@ -73,8 +77,8 @@ def check_baseline(baseline: Any, n_units: int, dated: bool) -> FloatArray | Non
         years = np.full(n_units, float(years))
     if years.shape != (n_units,) or not np.isfinite(years).all():
         raise DataError(
-            f"ImageSequence got baseline of shape {years.shape} for {n_units} units; give one date, "
-            "or one a unit, without missing values."
+            f"ImageSequence got baseline of shape {years.shape} for {n_units} units; give one "
+            "date, or one a unit, without missing values."
         )
     return years
 
@@ -82,7 +86,7 @@ def check_baseline(baseline: Any, n_units: int, dated: bool) -> FloatArray | Non
 def leaking_frames(
     years: FloatArray, row_image: IntArray, row_baseline: FloatArray, on_post: str
 ) -> BoolArray:
-    """Frames dated on or after the baseline, (n_rows, T); refused unless the user says otherwise."""
+    """Frames dated on or after the baseline, (n_rows, T); refused unless told otherwise."""
     late = years[row_image] >= row_baseline[:, None]
     if not late.any():
         return np.asarray(late)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalfair._core.logging import warn
-from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import CausalFairWarning, DataError, IdentificationError, ParameterError
 from causalfair.imagery._compress import Compressor
 
@@ -89,7 +89,8 @@ def resolve_source(source: str, images: Any, X: Any, owner: str) -> str:
         return "+".join(parts)
     if source not in SOURCES:
         raise ParameterError(
-            f"{owner}: data_source={source!r} is not 'auto' or one of {', '.join(map(repr, SOURCES))}."
+            f"{owner}: data_source={source!r} is not 'auto' or one of "
+            f"{', '.join(map(repr, SOURCES))}."
         )
     if "tabular" in source and X is None:
         raise DataError(f"{owner}: data_source={source!r} needs X.")
@@ -110,8 +111,8 @@ def guard_clusters(
     if individual:
         warn(
             f"{owner}: individual=True: errors ignore that {w.size} units share "
-            f"{int((counts > 0).sum())} images, and are too small if units of a place resemble each "
-            "other.",
+            f"{int((counts > 0).sum())} images, and are too small if units of a place resemble "
+            "each other.",
             CausalFairWarning,
         )
         return None
@@ -121,9 +122,9 @@ def guard_clusters(
         ((treated == 0) | (treated == counts))[shared].all()
     ):
         raise IdentificationError(
-            f"{owner}: the treatment is constant within each of the {int(shared.sum())} images that "
-            "several units share, so it was assigned to groups. Give cluster= (the groups), or "
-            "individual=True if units were assigned one by one."
+            f"{owner}: the treatment is constant within each of the {int(shared.sum())} images "
+            "that several units share, so it was assigned to groups. Give cluster= (the groups), "
+            "or individual=True if units were assigned one by one."
         )
     return image_of_unit
 
@@ -136,8 +137,9 @@ def assignment_probability(
     if isinstance(propensity, str):
         if propensity != "estimate":
             raise ParameterError(
-                f"{owner} got propensity={propensity!r}; give the probability of treatment (a number "
-                "or one a unit), 'estimate' for observational data, or None for the observed share."
+                f"{owner} got propensity={propensity!r}; give the probability of treatment (a "
+                "number or one a unit), 'estimate' for observational data, or None for the "
+                "observed share."
             )
         return None, "probability of treatment estimated: not a trial by design"
     if propensity is not None:
@@ -173,8 +175,8 @@ def refuse_copies(tabular: Any, w: FloatArray, owner: str) -> None:
             r = np.corrcoef(values[seen], w[seen])[0, 1]
             if abs(r) > 1 - 1e-9:
                 raise DataError(
-                    f"{owner}: the covariate {name!r} is the treatment itself (correlation {r:.3f}); "
-                    "with it no comparison is left. Take it out of covariates."
+                    f"{owner}: the covariate {name!r} is the treatment itself (correlation "
+                    f"{r:.3f}); with it no comparison is left. Take it out of covariates."
                 )
 
 
@@ -200,13 +202,8 @@ def acquisition_check(valid: FloatArray, w: FloatArray, owner: str) -> float:
     chance = 3 * np.sqrt(1 / (w == 1).sum() + 1 / (w == 0).sum())
     if abs(difference) > max(0.1, chance):
         warn(
-            f"{owner}: the share of usable frames differs between arms by {difference:.2f} standard "
-            "deviations; images may have been acquired differently for treated places.",
+            f"{owner}: the share of usable frames differs between arms by {difference:.2f} "
+            "standard deviations; images may have been acquired differently for treated places.",
             CausalFairWarning,
         )
     return difference
-
-
-def usable_mask(images: Any) -> BoolArray:
-    """Frames that may be used by the row of each unit, (n, T)."""
-    return np.asarray(images.usable[images.row_of_unit])

@@ -7,34 +7,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 
-from causalfair._core.base import CausalEstimator
 from causalfair._core.compat import HasMethods, Interval, StrOptions, fit_context
 from causalfair._core.crossfit import fold_hash, make_folds
+from causalfair._core.learners import seeded
 from causalfair._core.logging import progress
 from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.roles import RoleData, resolve_roles
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair._core.validation import check_binary
 from causalfair.exceptions import DataError, IdentificationError, ParameterError
-from causalfair.imagery._compress import Compressor, check_components
+from causalfair.imagery._compress import check_components
 from causalfair.imagery._design import (
     Design,
     acquisition_check,
     assignment_probability,
     guard_clusters,
-    join,
     refuse_copies,
     resolve_source,
-    usable_mask,
     warn_if_wide,
 )
 from causalfair.imagery._features import SequenceFeatures
-from causalfair.imagery._ranking import METRICS, RankingEvaluation, evaluate_priorities
+from causalfair.imagery._fitted import FittedEffects, feature_names
 from causalfair.imagery._sequence import ImageSequence, as_sequence
 from causalfair.imagery._spatial import spatial_groups
-from causalfair.imagery._support import SupportReference
+from causalfair.imagery._support import Calendar, SupportReference
+from causalfair.imagery._torch import TorchSequenceEncoder
 
 __all__ = ["ImageSequenceCATE"]
 
@@ -42,7 +40,7 @@ OWNER = "ImageSequenceCATE.fit"
 REPRESENT, LEARN, FOLDS, TRAIN, RATE = range(5)  # keys of the random streams
 
 
-class ImageSequenceCATE(CausalEstimator):
+class ImageSequenceCATE(FittedEffects):
     """Effects of a treatment given what is visible from above, in a randomised trial.
 
     Images of each place before the treatment are turned into features, joined with tabular
@@ -56,8 +54,8 @@ class ImageSequenceCATE(CausalEstimator):
         :class:`SequenceFeatures` (the default: random convolutional features, mean and trend), or
         anything with ``fit`` and ``transform(images) -> (n_images, D)``.
     learner : effect model, optional
-        From :mod:`causalfair.forest`; :class:`~causalfair.forest.CausalForest` when None. With fewer
-        than about 100 places prefer ``RLearner`` or ``DRLearner`` with a ridge.
+        From :mod:`causalfair.forest`; :class:`~causalfair.forest.CausalForest` when None. With
+        fewer than about 100 places prefer ``RLearner`` or ``DRLearner`` with a ridge.
     data_source : str, default "auto"
         ``"tabular"``, ``"image"`` (the latest frame only), ``"sequence"``, ``"tabular+image"``,
         ``"tabular+sequence"``; ``"auto"`` uses all that is given.
@@ -225,8 +223,8 @@ class ImageSequenceCATE(CausalEstimator):
         data, w = self._roles(X, y, treatment, covariates, cluster, sample_weight, learner,
                               sequence, individual)  # fmt: skip
         root = root_seed(self.random_state)
-        self._check_images(sequence, data, w)
         design = self._design(sequence, data, root)
+        self._check_images(sequence, w)
         e, self._propensity_note = assignment_probability(propensity, strata, w, OWNER)
         self.compressor_ = design.compressor()
         self.effect_model_ = self._train(
@@ -283,14 +281,15 @@ class ImageSequenceCATE(CausalEstimator):
             self._cluster_note = ""
         return data, w
 
-    def _check_images(self, sequence: ImageSequence | None, data: RoleData, w: FloatArray) -> None:
+    def _check_images(self, sequence: ImageSequence | None, w: FloatArray) -> None:
         self.acquisition_difference_ = 0.0
+        self.calendar_ = None if sequence is None else Calendar.of(sequence)
         self.placebo_ = bool(
             sequence is not None and sequence.on_post == "allow" and sequence.n_post
         )
-        if sequence is not None:
-            share = usable_mask(sequence).mean(axis=1)
-            self.acquisition_difference_ = acquisition_check(share, w, OWNER)
+        share = getattr(self.representation_, "seen_share_", None)
+        if sequence is not None and share is not None:
+            self.acquisition_difference_ = acquisition_check(share[sequence.row_of_unit], w, OWNER)
 
     def _design(self, sequence: ImageSequence | None, data: RoleData, root: Any) -> Design:
         self.representation_, raw, names, rows = None, None, [], None
@@ -299,6 +298,7 @@ class ImageSequenceCATE(CausalEstimator):
             representation = self.representation
             representation = SequenceFeatures() if representation is None else representation
             representation = _seeded(representation, root, REPRESENT, self.n_jobs)
+            _check_latest(representation, seen)
             raw = np.asarray(representation.fit_transform(seen), dtype=np.float64)
             if raw.ndim != 2 or len(raw) != len(seen.row_image):
                 raise DataError(
@@ -308,7 +308,7 @@ class ImageSequenceCATE(CausalEstimator):
             if not np.isfinite(raw).all():
                 raise DataError(f"{OWNER}: the representation returned missing values.")
             self.representation_, rows = representation, seen.row_of_unit
-            names = _names(representation, raw.shape[1])
+            names = feature_names(representation, raw.shape[1])
         if "tabular" in self.data_source_ and not data.covariates.shape[1]:
             raise DataError(f"{OWNER}: data_source={self.data_source_!r}, but X has no covariates.")
         tabular = data.covariates
@@ -338,7 +338,7 @@ class ImageSequenceCATE(CausalEstimator):
         self, learner: Any, design: Design, data: RoleData, w: FloatArray, e: FloatArray | None,
         root: Any, sequence: ImageSequence | None,
     ) -> IntArray:  # fmt: skip
-        """Rank units by models that did not see them; the fold in which each is evaluated, or -1."""
+        """Rank units by models that did not see them; fold in which each is evaluated, or -1."""
         effect = np.asarray(self.effect_model_.predict(None), dtype=np.float64)
         if self.scheme == "oob":
             self._priority = effect
@@ -369,282 +369,6 @@ class ImageSequenceCATE(CausalEstimator):
             groups = None if data.cluster is None else data.cluster[:, 0]
             self._support_reference = SupportReference.learn(design.raw, design.row_of_unit, groups)
 
-    # After the fit --------------------------------------------------------------------------------
-
-    def predict(self, images: Any = None, X: Any = None) -> FloatArray:
-        """Effect of the treatment given images and covariates.
-
-        Parameters
-        ----------
-        images : ImageSequence or array of shape (n, T, H, W, C), optional
-            New places, with the bands and scaling of ``fit``.
-        X : frame or array of shape (n_units, p), optional
-            Their covariates. With neither, the units of the trial, each by a model that did not see
-            it.
-
-        Returns
-        -------
-        ndarray of shape (n_units,)
-            Effects in units of the outcome.
-
-        Raises
-        ------
-        DataError
-            What the model was fitted with is missing, or bands or scaling differ.
-        """
-        check_is_fitted(self)
-        if images is None and X is None:
-            effect: FloatArray = self.effect_model_.predict(None)
-            return effect
-        new: FloatArray = self.effect_model_.predict(self._new_frame(images, X, "predict"))
-        return new
-
-    def predict_interval(
-        self, images: Any = None, X: Any = None, level: float = 0.95
-    ) -> FloatArray:
-        """Pointwise intervals of the effect, where the learner has them.
-
-        Parameters
-        ----------
-        images, X : optional
-            As for :meth:`predict`.
-        level : float, default 0.95
-            Confidence level.
-
-        Returns
-        -------
-        ndarray of shape (n_units, 2)
-            Lower and upper ends.
-
-        Raises
-        ------
-        ParameterError
-            The learner has no intervals.
-        """
-        check_is_fitted(self)
-        if not hasattr(self.effect_model_, "predict_interval"):
-            raise ParameterError(
-                f"ImageSequenceCATE.predict_interval: {type(self.effect_model_).__name__} has no "
-                "intervals; use CausalForest."
-            )
-        rows = (
-            None if images is None and X is None else self._new_frame(images, X, "predict_interval")
-        )
-        ends: FloatArray = self.effect_model_.predict_interval(rows, level)
-        return ends
-
-    def _new_frame(self, images: Any, X: Any, method: str) -> Any:
-        owner = f"ImageSequenceCATE.{method}"
-        tabular = None
-        if self._tabular_names:
-            if X is None:
-                raise DataError(
-                    f"{owner} needs X: the model uses {', '.join(self._tabular_names)}."
-                )
-            tabular = self._encoder.transform(X, owner=owner)
-        elif X is not None:
-            raise DataError(f"{owner} got X, but the model uses images only.")
-        if self.representation_ is None:
-            if images is not None:
-                raise DataError(f"{owner} got images, but the model uses covariates only.")
-            return tabular
-        if images is None:
-            raise DataError(f"{owner} needs images: the model uses {self.data_source_}.")
-        raw, rows = self._raw(images, owner)
-        if tabular is not None and len(tabular) != len(rows):
-            raise DataError(f"{owner}: {len(rows)} units have images, X has {len(tabular)} rows.")
-        compressor: Compressor = self.compressor_
-        values = compressor.transform(raw)[rows]
-        return join(values, compressor.names(_names(self.representation_, raw.shape[1])), tabular)
-
-    def _raw(self, images: Any, owner: str) -> tuple[FloatArray, IntArray]:
-        sequence = as_sequence(images, owner=owner)
-        if "image" in self.data_source_:
-            sequence = sequence.latest()
-        raw = np.asarray(self.representation_.transform(sequence), dtype=np.float64)  # type: ignore[union-attr]
-        return raw, sequence.row_of_unit
-
-    def evaluate(self, metrics: Any = METRICS) -> RankingEvaluation:
-        """Does treating by predicted effect beat treating at random?
-
-        Parameters
-        ----------
-        metrics : str or sequence of {"autoc", "qini"}
-            AUTOC favours effects concentrated in a few units, QINI effects spread over many.
-
-        Returns
-        -------
-        RankingEvaluation
-            Table with estimate, standard error, ratio and p-value; ``plot()`` draws the curve.
-
-        Raises
-        ------
-        IdentificationError
-            A fold has fewer than ten clusters.
-        """
-        check_is_fitted(self)
-        names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-        sample = self.effect_model_.sample_
-        estimates, curves = {}, {}
-        for name in names:
-            estimates[name], curves[name] = evaluate_priorities(
-                {"": self._priority}, sample.scores, self._folds, metric=name,
-                scheme=self.scheme, cluster=_first(sample.cluster),
-                sample_weight=sample.sample_weight, seed=self._seed,
-            )  # fmt: skip
-        return RankingEvaluation(estimates, self.scheme, curves, int((self._folds >= 0).sum()))
-
-    def calibration_test(self) -> Any:
-        """Did the model find the mean effect and its spread? Both terms are one if perfect."""
-        check_is_fitted(self)
-        return self.effect_model_.calibration_test()
-
-    def average_effect(self, target: str = "all", *, subset: Any = None) -> Any:
-        """Doubly robust average effect over all, treated, control or overlap-weighted units.
-
-        Parameters
-        ----------
-        target : {"all", "treated", "control", "overlap"}, default "all"
-            Population.
-        subset : bool or int array, optional
-            Units.
-
-        Returns
-        -------
-        causalfair.inference.Estimates
-            One term.
-        """
-        check_is_fitted(self)
-        return self.effect_model_.average_effect(target, subset=subset)
-
-    def best_linear_projection(self, characteristics: Any = None) -> Any:
-        """Linear projection of the effect on characteristics of the units, such as land cover.
-
-        Parameters
-        ----------
-        characteristics : frame or array of shape (n_units, k), optional
-            Interpretable columns.
-
-        Returns
-        -------
-        causalfair.inference.Estimates
-            Terms ``(intercept)`` and one a column.
-        """
-        check_is_fitted(self)
-        return self.effect_model_.best_linear_projection(characteristics)
-
-    def support(self, images: Any, X: Any = None) -> Any:
-        """Where the trial supports a prediction, and where it does not.
-
-        Parameters
-        ----------
-        images : ImageSequence or array of shape (G, T, H, W, C)
-            Places outside the trial.
-        X : frame or array, optional
-            Ignored by the diagnostics, which look at the images.
-
-        Returns
-        -------
-        SupportReport
-            One row a place: density ratio, distance, reconstruction error, ``supported``.
-
-        Raises
-        ------
-        ParameterError
-            The model uses no images.
-        """
-        del X
-        check_is_fitted(self)
-        reference = self._reference("support")
-        raw, rows = self._raw(images, "ImageSequenceCATE.support")
-        return reference.report(raw, rows, child_seed(self._seed, 1))
-
-    def transport(
-        self,
-        images: Any,
-        X: Any = None,
-        *,
-        unsupported: str = "exclude",
-        finite_target: bool = False,
-    ) -> Any:
-        """Average effect and map outside the trial.
-
-        Parameters
-        ----------
-        images : ImageSequence or array of shape (G, T, H, W, C)
-            The target region.
-        X : frame or array of shape (G, p), optional
-            Its covariates, where the model uses them.
-        unsupported : {"exclude", "ignore"}, default "exclude"
-            Leave places without support out of the average, or ignore the diagnostics.
-        finite_target : bool, default False
-            The places are the whole region rather than a sample of it.
-
-        Returns
-        -------
-        Transport
-            Terms ``target ATE`` (doubly robust), and the plug-in mean; effects, support, sensitivity.
-
-        Raises
-        ------
-        IdentificationError
-            No place is supported.
-        """
-        from causalfair.imagery._transport import transport
-
-        check_is_fitted(self)
-        reference = self._reference("transport")
-        if unsupported not in ("exclude", "ignore"):
-            raise ParameterError(
-                f"ImageSequenceCATE.transport got unsupported={unsupported!r}; use 'exclude' or "
-                "'ignore'."
-            )
-        raw, rows = self._raw(images, "ImageSequenceCATE.transport")
-        report = reference.report(raw, rows, child_seed(self._seed, 1))
-        effect = np.asarray(self.predict(images, X), dtype=np.float64)
-        return transport(
-            self.effect_model_.sample_, effect, report, self.estimates_,
-            exclude=unsupported == "exclude", finite_target=finite_target,
-        )  # fmt: skip
-
-    def _reference(self, method: str) -> SupportReference:
-        if self._support_reference is None:
-            raise ParameterError(
-                f"ImageSequenceCATE.{method} looks at images; this model uses covariates only."
-            )
-        return self._support_reference
-
-    # Reporting --------------------------------------------------------------------------------------
-
-    def _summary_header(self) -> list[tuple[str, str]]:
-        pairs = super()._summary_header()
-        pairs.append(("data", self.data_source_))
-        if self.compressor_ is not None:
-            kind = "components" if self.compressor_.components_ is not None else "features"
-            pairs.append((f"image {kind}", f"{len(self.compressor_.explained_)}"))
-        pairs.append(("learner", type(self.effect_model_).__name__))
-        return pairs
-
-    def _summary_tables(self) -> list[Any]:
-        return [self.calibration_test().table()]
-
-    def _summary_notes(self) -> list[str]:
-        notes = [self._propensity_note[0].upper() + self._propensity_note[1:] + "."]
-        if self._cluster_note:
-            notes.append(self._cluster_note)
-        if self.placebo_:
-            notes.append("PLACEBO: images taken after treatment were allowed in.")
-        notes.append("Ranking: .evaluate()   Elsewhere: .support(images), .transport(images)")
-        return notes
-
-    def _cite_extra(self) -> tuple[str, ...]:
-        learner = getattr(self, "effect_model_", None)
-        keys = tuple(getattr(learner, "_citations", ()))
-        encoder = getattr(getattr(self, "representation_", None), "frame_features_", None)
-        if type(encoder).__name__ == "RandomConvolutionFeatures":
-            keys += ("rolf2021generalizable",)
-        return keys
-
 
 def _seeded(estimator: Any, root: Any, key: int, n_jobs: int | None, *more: int) -> Any:
     """A clone with its seed and threads set where the user set none."""
@@ -654,19 +378,21 @@ def _seeded(estimator: Any, root: Any, key: int, n_jobs: int | None, *more: int)
     known = fresh.get_params(deep=False)
     if "random_state" in known and known["random_state"] is None:
         fresh.set_params(random_state=int_seed(root, key, *more))
+    fresh = seeded(fresh, child_seed(root, key, *more))  # what is nested in it
     if n_jobs is not None and "n_jobs" in known and known["n_jobs"] is None:
         fresh.set_params(n_jobs=n_jobs)
     return fresh
 
 
-def _names(representation: Any, count: int) -> list[str]:
-    if hasattr(representation, "get_feature_names_out"):
-        return [str(name) for name in representation.get_feature_names_out()]
-    return [f"image{j}" for j in range(count)]
-
-
-def _first(cluster: Any) -> Any:
-    return None if cluster is None else cluster[:, 0]
+def _check_latest(representation: Any, sequence: ImageSequence) -> None:
+    """Only pooled features know which frame is the latest that can be used."""
+    inner = getattr(representation, "representation", representation)
+    known = isinstance(inner, SequenceFeatures | TorchSequenceEncoder)
+    if sequence._latest_only and sequence.shape[1] > 1 and not known:
+        raise ParameterError(
+            f"{OWNER}: data_source='image' keeps the latest frame through SequenceFeatures; "
+            f"{type(inner).__name__} would see all {sequence.shape[1]}. Give images with one frame."
+        )
 
 
 def _check_arms(folds: IntArray, w: FloatArray, count: int) -> None:

@@ -11,13 +11,20 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalfair._core.compat import HasMethods, Interval, fit_context
+from causalfair._core.parallel import inner_threads
 from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import DataError
 from causalfair.imagery._compress import Compressor, check_components
 from causalfair.imagery._convolution import RandomConvolutionFeatures
-from causalfair.imagery._frames import FrameEncoder, stream_features
-from causalfair.imagery._pooling import check_poolings, pool, pooled_names
+from causalfair.imagery._frames import FrameEncoder, check_schema, stream_features
+from causalfair.imagery._pooling import (
+    check_poolings,
+    latest_frame,
+    pool,
+    pooled_names,
+    seen_frames,
+)
 from causalfair.imagery._sequence import ImageSequence, as_sequence
 
 __all__ = ["SequenceFeatures"]
@@ -41,6 +48,9 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     n_components : int, "auto" or None, default None
         Principal components of the standardised features; ``"auto"`` keeps 95 % of the variance, at
         most 50 and at most a tenth of the places. None: the features as they are.
+    crop : int, optional
+        Use only the centre of each image, so many pixels high and wide. Several sizes are put side
+        by side with scikit-learn's ``FeatureUnion``.
     half_life : float, default 2.0
         Years in which the weight of ``"recency"`` halves.
     n_jobs : int, optional
@@ -54,6 +64,8 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         The fitted encoder.
     compressor_ : Compressor or None
         The fitted components.
+    seen_share_ : ndarray of shape (n_rows,)
+        Share of the frames of each place that could be used.
 
     See Also
     --------
@@ -85,6 +97,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         "frame_features": [HasMethods(["fit", "transform"]), None],
         "pooling": [str, tuple, list],
         "n_components": [Integral, str, None],
+        "crop": [Interval(Integral, 1, None, closed="left"), None],
         "half_life": [Interval(Real, 0, None, closed="neither")],
         "n_jobs": [Integral, None],
     }
@@ -95,6 +108,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         pooling: Any = ("mean", "trend"),
         n_components: Any = None,
+        crop: int | None = None,
         half_life: float = 2.0,
         n_jobs: int | None = None,
         random_state: Any = None,
@@ -102,6 +116,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.frame_features = frame_features
         self.pooling = pooling
         self.n_components = n_components
+        self.crop = crop
         self.half_life = half_life
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -164,9 +179,10 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             Features; see :meth:`transform`.
         """
         del y, fit_params
-        sequence = as_sequence(images, owner="SequenceFeatures.fit")
+        sequence = self._cropped(as_sequence(images, owner="SequenceFeatures.fit"))
         self._fit_frames(sequence)
-        raw = self.pooled(sequence)
+        with inner_threads(1):
+            raw, self.seen_share_ = self._pooled(sequence)
         if self.n_components is None:
             self.compressor_ = None
             return raw
@@ -187,12 +203,17 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             One row an image (a distinct pair of image and baseline, ``row_of_unit`` says whose).
         """
         check_is_fitted(self)
-        raw = self.pooled(as_sequence(images, owner="SequenceFeatures.transform"))
+        with inner_threads(1):
+            sequence = as_sequence(images, owner="SequenceFeatures.transform")
+            raw, _ = self._pooled(self._cropped(sequence))
         return raw if self.compressor_ is None else self.compressor_.transform(raw)
 
-    def pooled(self, sequence: ImageSequence) -> FloatArray:
-        """Pooled features (n_rows, D) before components."""
-        self.frame_features_.check_schema(sequence, "transform")
+    def _cropped(self, sequence: ImageSequence) -> ImageSequence:
+        return sequence if self.crop is None else sequence.crop(self.crop)
+
+    def _pooled(self, sequence: ImageSequence) -> tuple[FloatArray, FloatArray]:
+        """Pooled features (n_rows, D) before components, and shares of frames seen (n_rows,)."""
+        check_schema(self.frame_features_, sequence, "SequenceFeatures.transform")
         frames = sequence.shape[1]
         if "concat" in self.poolings_ and frames != self.n_frames_in_:
             raise DataError(
@@ -203,21 +224,24 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         bounds = np.searchsorted(sequence.row_image[by_image], np.arange(sequence.n_images + 1))
         when = sequence.relative_years()
         out: FloatArray | None = None
+        seen = np.zeros(len(sequence.row_image))
         for numbers, phi in _whole_images(self.frame_features_, sequence, self.n_jobs):
             spans = [by_image[bounds[i] : bounds[i + 1]] for i in numbers]
             rows = np.concatenate(spans)
             source = np.repeat(np.arange(len(numbers)), [len(span) for span in spans])
-            part = pool(
-                phi[source], sequence.usable[rows], when[rows], self.poolings_, self.half_life
-            )
+            use = seen_frames(phi[source], sequence.usable[rows], when[rows])
+            seen[rows] = use.mean(axis=1)
+            if sequence._latest_only:
+                use = latest_frame(use, when[rows])
+            part = pool(phi[source], use, when[rows], self.poolings_, self.half_life)
             if out is None:
                 out = np.empty((len(sequence.row_image), part.shape[1]))
             out[rows] = part
         if out is None:  # no image at all cannot happen: ImageSequence refuses it
             raise DataError("SequenceFeatures got no image.")
-        return out
+        return out, seen
 
-    def raw_names(self) -> list[str]:
+    def _raw_names(self) -> list[str]:
         """Names of the pooled features."""
         frame_names = self.frame_features_.get_feature_names_out()
         return pooled_names(frame_names, self.poolings_, self.n_frames_in_)
@@ -237,7 +261,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         del input_features
         check_is_fitted(self, "frame_features_")
-        names = self.raw_names()
+        names = self._raw_names()
         if self.compressor_ is not None:
             names = self.compressor_.names(names)
         return np.asarray(names, dtype=object)

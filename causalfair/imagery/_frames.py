@@ -16,7 +16,7 @@ from causalfair._core.typing import BoolArray, IntArray
 from causalfair.exceptions import DataError
 from causalfair.imagery._sequence import Block, ImageSequence, as_sequence, warn_of_nan
 
-__all__ = ["FrameEncoder", "stream_features"]
+__all__ = ["FrameEncoder", "check_schema", "remember_schema", "stream_features"]
 
 FloatArray32 = NDArray[np.float32]
 
@@ -48,9 +48,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         del y
         sequence = as_sequence(images, owner=f"{type(self).__name__}.fit")
-        self.n_bands_in_ = sequence.shape[-1]
-        self.bands_in_ = sequence.bands
-        self.scale_in_ = (sequence.scale.tolist(), sequence.offset.tolist())
+        remember_schema(self, sequence)
         self._learn(sequence)
         return self
 
@@ -69,11 +67,12 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         sequence = as_sequence(images, owner=f"{type(self).__name__}.transform")
-        self.check_schema(sequence, "transform")
+        check_schema(self, sequence, f"{type(self).__name__}.transform")
         n, frames = sequence.shape[:2]
         out = np.full((n, frames, len(self.get_feature_names_out())), np.nan, dtype=np.float32)
-        for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
-            out[numbers, when] = values
+        with inner_threads(1):  # once, not a block: looking for thread pools takes milliseconds
+            for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
+                out[numbers, when] = values
         return out[:, 0] if sequence._single else out
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
@@ -93,38 +92,42 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return np.asarray(self._names(), dtype=object)
 
-    def check_schema(self, sequence: ImageSequence, method: str) -> None:
-        """Refuse images whose bands or scaling are not those of ``fit``."""
-        owner = f"{type(self).__name__}.{method}"
-        if sequence.shape[-1] != self.n_bands_in_:
-            raise DataError(
-                f"{owner} got images with {sequence.shape[-1]} band(s); it was fitted on "
-                f"{self.n_bands_in_}."
-            )
-        if None not in (sequence.bands, self.bands_in_) and sequence.bands != self.bands_in_:
-            raise DataError(
-                f"{owner} got bands {sequence.bands}; it was fitted on {self.bands_in_}. Put the "
-                "bands in the same order."
-            )
-        if (sequence.scale.tolist(), sequence.offset.tolist()) != self.scale_in_:
-            raise DataError(
-                f"{owner} got images with scale and offset {sequence.scale.tolist()}, "
-                f"{sequence.offset.tolist()}; it was fitted with {self.scale_in_[0]}, "
-                f"{self.scale_in_[1]}. Bring both to the same reflectance."
-            )
-
-    def encode(self, pixels: Any, valid: Any) -> FloatArray32:
-        """Features (f, D) of frames given as (f, H, W, C) pixels and (f, H, W) validity."""
-        return self._encode(pixels, valid)
-
     def _learn(self, sequence: ImageSequence) -> None:
         raise NotImplementedError
 
     def _encode(self, pixels: FloatArray32, valid: BoolArray) -> FloatArray32:
+        """Features (f, D) of frames given as (f, H, W, C) pixels and (f, H, W) validity."""
         raise NotImplementedError
 
     def _names(self) -> list[str]:
         raise NotImplementedError
+
+
+def remember_schema(encoder: Any, sequence: ImageSequence) -> None:
+    """Keep the bands and the scaling an encoder was fitted on."""
+    encoder.n_bands_in_ = sequence.shape[-1]
+    encoder.bands_in_ = sequence.bands
+    encoder.scale_in_ = (sequence.scale.tolist(), sequence.offset.tolist())
+
+
+def check_schema(encoder: Any, sequence: ImageSequence, owner: str) -> None:
+    """Refuse images whose bands or scaling are not those of ``fit``."""
+    if sequence.shape[-1] != encoder.n_bands_in_:
+        raise DataError(
+            f"{owner} got images with {sequence.shape[-1]} band(s); it was fitted on "
+            f"{encoder.n_bands_in_}."
+        )
+    if None not in (sequence.bands, encoder.bands_in_) and sequence.bands != encoder.bands_in_:
+        raise DataError(
+            f"{owner} got bands {sequence.bands}; it was fitted on {encoder.bands_in_}. Put the "
+            "bands in the same order."
+        )
+    if (sequence.scale.tolist(), sequence.offset.tolist()) != encoder.scale_in_:
+        raise DataError(
+            f"{owner} got images with scale and offset {sequence.scale.tolist()}, "
+            f"{sequence.offset.tolist()}; it was fitted with {encoder.scale_in_[0]}, "
+            f"{encoder.scale_in_[1]}. Bring both to the same reflectance."
+        )
 
 
 def stream_features(
@@ -135,9 +138,9 @@ def stream_features(
     Blocks run on threads (the kernels release the interpreter lock); those of a dask array run
     where dask runs, on its workers if there is a client. Results do not depend on either.
     """
-    threads = sequence.threads(n_jobs)
-    plan = sequence.blocks(images=images, threads=threads)
-    if sequence.is_dask:
+    threads = sequence._threads(n_jobs)
+    plan = sequence._blocks(images=images, threads=threads)
+    if sequence._is_dask:
         results = _on_dask(encoder, sequence, plan)
     else:
         task = partial(_encode_block, encoder, sequence, float(sequence.min_valid))
@@ -169,7 +172,7 @@ def _encode_block(
 def _features(encoder: FrameEncoder, block: Block, min_valid: float) -> tuple[FloatArray32, int]:
     c, t, h, w, b = block.pixels.shape
     valid = block.valid.reshape(c * t, h, w)
-    values = encoder.encode(block.pixels.reshape(c * t, h, w, b), valid)
+    values = encoder._encode(block.pixels.reshape(c * t, h, w, b), valid)
     values[valid.mean(axis=(1, 2)) < min_valid] = np.nan
     return values.reshape(c, t, -1), block.n_nan
 
@@ -182,14 +185,14 @@ def _on_dask(
     from causalfair._core.optional import import_optional
 
     dask = import_optional("dask", extra="dask")
-    size = 4 * max(1, sequence.threads(-1))
+    size = 4 * max(1, sequence._threads(-1))
     task = dask.delayed(_encode_piece, pure=False)
     for start in progress(range(0, len(plan), size), "image features"):
         jobs = []
         for numbers, frames in plan[start : start + size]:
-            piece = sequence.subset_images(numbers)
-            pixels, mask = piece.lazy_pixels(), piece.lazy_mask()
-            jobs.append(task(encoder, piece.without_pixels(), pixels, mask, frames))
+            piece = sequence._subset_images(numbers)
+            pixels, mask = piece._lazy_pixels(), piece._lazy_mask()
+            jobs.append(task(encoder, piece._without_pixels(), pixels, mask, frames))
         yield from dask.compute(*jobs)
 
 
@@ -197,6 +200,6 @@ def _encode_piece(
     encoder: FrameEncoder, piece: ImageSequence, pixels: Any, mask: Any, frames: slice
 ) -> tuple[FloatArray32, int]:
     """Run on a worker: the pixels of one block have arrived as a numpy array."""
-    whole = piece.with_pixels(pixels, mask)
+    whole = piece._with_pixels(pixels, mask)
     block = whole.read(np.arange(whole.n_images), frames)
     return _features(encoder, block, float(whole.min_valid))

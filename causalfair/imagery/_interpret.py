@@ -50,7 +50,8 @@ def land_cover_shares(classes: Any, *, names: Any = None, nodata: Any = None) ->
     --------
     >>> import numpy as np
     >>> from causalfair.imagery import land_cover_shares
-    >>> land_cover_shares(np.array([[[1, 1], [2, 2]]]), names={1: "crop", 2: "town"}).iloc[0].tolist()
+    >>> classes = np.array([[[1, 1], [2, 2]]])
+    >>> land_cover_shares(classes, names={1: "crop", 2: "town"}).iloc[0].tolist()
     [0.5, 0.5]
     """
     import pandas as pd
@@ -58,8 +59,8 @@ def land_cover_shares(classes: Any, *, names: Any = None, nodata: Any = None) ->
     array = np.asarray(classes)
     if array.ndim != 3 or array.dtype.kind not in "iu":
         raise DataError(
-            f"land_cover_shares got classes of shape {array.shape} and dtype {array.dtype}; it takes "
-            "whole numbers of shape (n, H, W)."
+            f"land_cover_shares got classes of shape {array.shape} and dtype {array.dtype}; it "
+            "takes whole numbers of shape (n, H, W)."
         )
     flat = array.reshape(len(array), -1)
     known = np.ones(flat.shape, bool) if nodata is None else flat != nodata
@@ -213,15 +214,16 @@ def plot_exemplars(
     n : int, default 3
         Places at each end, at most one a cluster.
     frames : sequence of int, optional
-        Frames to draw; at most five, evenly spaced, when None.
+        Frames to draw; at most six, evenly spaced, when None.
     bands : sequence of three str, optional
         Bands for red, green and blue; the first three when None.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Rows are places, columns are dates. All panels share one stretch (2nd to 98th percentile),
-        so that brightness can be compared. Single images are anecdotes, not evidence.
+        Rows are places, columns are dates. All panels and bands share one stretch (2nd to 98th
+        percentile), so that colour and brightness can be compared. Single images are anecdotes,
+        not evidence.
 
     Raises
     ------
@@ -241,39 +243,52 @@ def plot_exemplars(
     codes = sequence.image_of_unit if cluster is None else cluster[:, 0]
     top, bottom = (_exemplars(effect, codes, n, largest) for largest in (True, False))
     T = sequence.shape[1]
-    when = (
-        np.unique(np.linspace(0, T - 1, min(T, 5)).round().astype(int))
-        if frames is None
-        else frames
-    )
+    spread = np.unique(np.linspace(0, T - 1, min(T, 6)).round().astype(int))
+    when = spread if frames is None else frames
     units = [*top, *bottom[::-1]]
     blocks = [sequence.read(sequence.image_of_unit[[u]]) for u in units]
-    low, high = _stretch(blocks, _display_bands(sequence, bands))
+    chosen = _display_bands(sequence, bands)
+    stretch = _stretch(blocks, chosen)
+    alone = len(when) == 1  # a row for each end instead of a row a place
+    shape = (2, len(top)) if alone else (len(units), len(when))
     figure, axes = pyplot.subplots(
-        len(units), len(when), figsize=(1.6 * len(when) + 1.6, 1.6 * len(units) + 0.5),
-        squeeze=False, layout="constrained",
+        *shape, figsize=(1.5 * shape[1] + 0.6, 1.6 * shape[0] + 0.5), squeeze=False,
+        layout="constrained",
     )  # fmt: skip
-    for row, (unit, block) in enumerate(zip(units, blocks, strict=True)):
-        for col, t in enumerate(when):
-            ax = axes[row, col]
-            picture = block.pixels[0, t][..., _display_bands(sequence, bands)]
-            shown = np.clip((picture - low) / (high - low), 0, 1)
-            shown[~block.valid[0, t]] = 1.0
-            ax.imshow(shown, interpolation="nearest")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            if row == 0 and sequence.dated:
+    for k, (unit, block) in enumerate(zip(units, blocks, strict=True)):
+        row = axes.ravel()[k : k + 1] if alone else axes[k]
+        label = f"effect {effect[unit]:.2f}"
+        for ax, t in zip(row, when, strict=True):
+            _show(ax, block, t, chosen, stretch)
+            if alone:
+                ax.set_title(label, fontsize=9)
+            elif k == 0 and sequence.dated:
                 ax.set_title(f"{sequence.years[sequence.image_of_unit[unit], t]:.1f}", fontsize=9)
-        axes[row, 0].set_ylabel(f"effect {effect[unit]:.2f}", fontsize=9)
-    figure.suptitle("Largest (top) to smallest predicted effects", x=0.02, ha="left", fontsize=11)
+        if not alone:
+            row[0].set_ylabel(label, fontsize=9)
+    if alone:
+        axes[0, 0].set_ylabel("largest", fontsize=9)
+        axes[1, 0].set_ylabel("smallest", fontsize=9)
+    else:
+        figure.suptitle("Largest (top) to smallest predicted effects", x=0.02, ha="left", size=11)
     return figure
 
 
-def _stretch(blocks: Any, bands: IntArray) -> tuple[FloatArray, FloatArray]:
-    """One stretch for all panels: 2nd and 98th percentile of valid pixels of each band."""
-    pixels = np.concatenate([b.pixels[b.valid][:, bands] for b in blocks]).astype(float)
-    low, high = np.percentile(pixels, [2, 98], axis=0)
-    return low, np.where(high > low, high, low + 1.0)
+def _show(ax: Any, block: Any, t: int, bands: IntArray, stretch: tuple[float, float]) -> None:
+    """Draw one frame; pixels that are not valid are white."""
+    low, high = stretch
+    shown = np.clip((block.pixels[0, t][..., bands] - low) / (high - low), 0, 1)
+    shown[~block.valid[0, t]] = 1.0
+    ax.imshow(shown, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def _stretch(blocks: Any, bands: IntArray) -> tuple[float, float]:
+    """One stretch for all panels and bands, so that colours are true: 2nd and 98th percentile."""
+    pixels = np.concatenate([b.pixels[b.valid][:, bands].ravel() for b in blocks]).astype(float)
+    low, high = np.percentile(pixels, [2, 98])
+    return float(low), float(high) if high > low else float(low) + 1.0
 
 
 def occlusion_map(
@@ -323,7 +338,7 @@ def occlusion_map(
     for k, (u, v) in enumerate(corners, start=1):
         stack[k, :, u : u + window, v : v + window] = spectrum[:, None, None]
     mask = np.repeat(block.valid, len(stack), axis=0)
-    covered = own.with_values(stack, mask)
+    covered = own._with_values(stack, mask)
     table = None if X is None else _repeat(X, len(stack))
     effect = np.asarray(model.predict(covered, table))
     total, seen = np.zeros((H, W)), np.zeros((H, W))
@@ -374,8 +389,12 @@ def plot_effect_map(coords: Any, effect: Any, *, supported: Any = None, ax: Any 
             CausalFairWarning,
         )
     ax = new_axes(ax)
-    limit = np.abs(effect[good]).max() if good.any() else 1.0
-    dots = ax.scatter(*xy[good].T, c=effect[good], cmap="RdBu", vmin=-limit, vmax=limit, s=18)
+    seen = effect[good] if good.any() else np.zeros(1)
+    colours = {"cmap": "viridis", "vmin": seen.min(), "vmax": seen.max()}
+    if seen.min() < 0 < seen.max():  # gains and losses
+        limit = np.abs(seen).max()
+        colours = {"cmap": "RdBu", "vmin": -limit, "vmax": limit}
+    dots = ax.scatter(*xy[good].T, c=effect[good], s=18, **colours)
     ax.scatter(*xy[~good].T, marker="x", color="0.6", s=14)
     ax.figure.colorbar(dots, ax=ax, label="predicted effect", shrink=0.8)
     ax.set_xlabel("longitude")

@@ -85,6 +85,7 @@ def rectified_means(
     patches = np.zeros((LANES, d4), dtype=np.float32)
     acc = np.empty((LANES, K), dtype=np.float32)
     width = size * C
+    rows = pixels.reshape(n, H, W * C)  # a patch's row of pixels and bands is one run of numbers
     for frame in range(n):
         total[:] = 0.0
         count[:] = 0
@@ -101,11 +102,8 @@ def rectified_means(
                     if not (whole or _window_valid(valid[frame], u, v, size)):
                         continue
                     for i in range(size):
-                        for j in range(size):
-                            for c in range(C):
-                                patches[lane, i * width + j * C + c] = pixels[
-                                    frame, u + i, v + j, c
-                                ]
+                        for q in range(width):
+                            patches[lane, i * width + q] = rows[frame, u + i, v * C + q]
                     lane += 1
                     count[cell] += 1
                     if lane == LANES:

@@ -35,16 +35,18 @@ def named_dimensions(images: Any, times: Any, bands: Any) -> tuple[Any, Any, Any
     others = [d for d in dims if d not in found.values()]
     if missing or len(others) != 1:
         raise DataError(
-            f"ImageSequence got an xarray array with dimensions {tuple(dims)}; it needs one each of "
-            "time (optional), y, x and band, and one other for the places."
+            f"ImageSequence got an xarray array with dimensions {tuple(dims)}; it needs one each "
+            "of time (optional), y, x and band, and one other for the places."
         )
     order = [others[0], *(found[k] for k in ("time", "y", "x", "band") if found[k] is not None)]
     ordered = images.transpose(*order)
+    # Dask inside: its workers read. Otherwise ``data`` might load a file as a whole.
+    lazy = ordered if ordered.chunks is None else ordered.data
     if times is None and found["time"] is not None and found["time"] in images.coords:
         times = np.asarray(images.coords[found["time"]].values)
     if bands is None and found["band"] in images.coords:
         bands = [str(v) for v in images.coords[found["band"]].values]
-    return ordered, times, bands
+    return lazy, times, bands
 
 
 def default_scale(dtype: Any, scale: Any, offset: Any, n_bands: int) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """From features of frames to one vector a place: pooling over time.
 
-Every function takes features (r, T, D), usable frames (r, T), and dates in years before the baseline
-(r, T), and returns (r, D') . Features of frames that are not usable are zero on entry.
+Every function takes features (r, T, D), usable frames (r, T), and dates in years before the
+baseline (r, T), and returns (r, D'). Features of frames that are not usable are zero on entry.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def _level(phi: FloatArray, use: BoolArray, t: FloatArray, half_life: float) -> 
     """Value of the least-squares line at the baseline, t = 0."""
     w = use.astype(float)
     t_bar = (w * t).sum(axis=1) / w.sum(axis=1)
-    return _weighted_mean(phi, w) - _trend(phi, use, t, half_life) * t_bar[:, None]
+    slope = _trend(phi, use, t, half_life)
+    return np.asarray(_weighted_mean(phi, w) - slope * t_bar[:, None])
 
 
 def _edge(phi: FloatArray, use: BoolArray, t: FloatArray, *, last: bool) -> FloatArray:
@@ -128,16 +129,15 @@ def _concat(phi: FloatArray, use: BoolArray, t: FloatArray, half_life: float) ->
     for i in np.flatnonzero(~use.all(axis=1)):
         frames = np.flatnonzero(use[i])
         frames = frames[np.argsort(t[i, frames], kind="stable")]
-        when = np.where(np.isfinite(t[i]), t[i], t[i, frames[-1]])
         for d in range(phi.shape[2]):
-            filled[i, :, d] = np.interp(when, t[i, frames], phi[i, frames, d])
+            filled[i, :, d] = np.interp(t[i], t[i, frames], phi[i, frames, d])
     return filled.reshape(len(phi), -1)
 
 
 def _attention(phi: FloatArray, use: BoolArray, t: FloatArray, half_life: float) -> FloatArray:
     """Softmax pooling with fixed random keys and query: a random temporal attention layer."""
     del half_life
-    r, T, D = phi.shape
+    r, _, D = phi.shape
     heads = min(HEADS, D)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy=D)))
     width = 8
@@ -183,6 +183,17 @@ def check_poolings(pooling: Any, owner: str) -> tuple[str, ...]:
     return names
 
 
+def seen_frames(phi: Any, use: BoolArray, t: FloatArray) -> BoolArray:
+    """Frames that may be used, have a date, and have features, (r, T)."""
+    return np.asarray(np.isfinite(phi).all(axis=2) & use & np.isfinite(t))
+
+
+def latest_frame(seen: BoolArray, t: FloatArray) -> BoolArray:
+    """Only the latest of the frames seen, (r, T)."""
+    last = np.where(seen, t, -np.inf).argmax(axis=1)
+    return np.asarray(seen & (np.arange(seen.shape[1]) == last[:, None]))
+
+
 def pool(
     phi: Any, use: BoolArray, t: FloatArray, names: tuple[str, ...], half_life: float = 2.0
 ) -> FloatArray:
@@ -212,7 +223,7 @@ def pool(
         A place has no usable frame.
     """
     phi = np.asarray(phi, dtype=np.float64)
-    seen = np.isfinite(phi).all(axis=2) & use & np.isfinite(t)
+    seen = seen_frames(phi, use, t)
     empty = np.flatnonzero(~seen.any(axis=1))
     if empty.size:
         raise DataError(
@@ -221,8 +232,18 @@ def pool(
             "with ImageSequence.subset."
         )
     clean = np.where(seen[:, :, None], phi, 0.0)
-    when = np.where(seen, t, 0.0)
+    when = _complete_dates(t)
     return np.hstack([POOLINGS[name](clean, seen, when, half_life) for name in names])
+
+
+def _complete_dates(t: FloatArray) -> FloatArray:
+    """Dates with unknown ones interpolated by position: such frames have no features anyway."""
+    when = np.array(t, dtype=np.float64)
+    position = np.arange(when.shape[1])
+    for r in np.flatnonzero(~np.isfinite(when).all(axis=1)):
+        known = np.isfinite(when[r])
+        when[r] = np.interp(position, position[known], when[r, known])
+    return when
 
 
 def pooled_names(frame_names: Any, names: tuple[str, ...], frames: int) -> list[str]:

@@ -13,7 +13,7 @@ from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import IdentificationError, ParameterError
 from causalfair.inference import CovarianceEstimates
 
-__all__ = ["RankingEvaluation", "combine_folds", "evaluate_priorities"]
+__all__ = ["RankingEvaluation", "combine_folds", "evaluate_priorities", "ratios"]
 
 METRICS = ("autoc", "qini")
 SCHEMES = {
@@ -23,6 +23,7 @@ SCHEMES = {
     "oob": "out-of-sample effects of the model that made the scores: a heuristic, one-sided",
 }
 LEAST_CLUSTERS = 10
+FLAT = 1e-9  # of the spread of the scores
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,30 @@ class RankingEvaluation:
         Mean targeting operator characteristic over the evaluated folds, by metric.
     n : int
         Units evaluated.
+    n_flat : int
+        Folds in which the ranking gave all units the same value. They hold no evidence, and the
+        estimate is the mean over the others.
+    n_folds : int
+        Folds evaluated.
     """
 
     estimates: dict[str, Any]
     scheme: str
     toc: dict[str, Any]
     n: int
+    n_flat: int = 0
+    n_folds: int = 1
 
     @property
     def ratio(self) -> dict[str, float]:
-        """RATE over its standard error, by metric."""
-        return {k: float(v.statistic()[0]) for k, v in self.estimates.items()}
+        """RATE over its standard error, by metric; 0 where nobody was ranked above another."""
+        return {k: float(ratios(v)[0]) for k, v in self.estimates.items()}
 
     def p_values(self) -> dict[str, float]:
         """p-values of no use of the ranking: two-sided, one-sided for ``"oob"``."""
         if self.scheme == "oob":
             return {k: float(ndtr(-value)) for k, value in self.ratio.items()}
-        return {k: float(v.p_value()[0]) for k, v in self.estimates.items()}
+        return {k: float(2 * ndtr(-abs(value))) for k, value in self.ratio.items()}
 
     def to_frame(self, level: float = 0.95) -> Any:
         """Tidy table.
@@ -108,8 +116,20 @@ class RankingEvaluation:
             "Does the ranking by predicted effect mean anything?",
             [("units evaluated", f"{self.n:,}"), ("scheme", self.scheme)],
             [Table(columns, rows, None, "lrrrrr")],
-            [f"Scheme: {SCHEMES[self.scheme]}.", "Standard errors: half-sample bootstrap."],
+            [
+                f"Scheme: {SCHEMES[self.scheme]}.",
+                *self._flat_note(),
+                "Standard errors: half-sample bootstrap.",
+            ],
         )
+
+    def _flat_note(self) -> list[str]:
+        if not self.n_flat:
+            return []
+        return [
+            f"In {self.n_flat} of {self.n_folds} folds the model gave all units the same effect; "
+            "such folds hold no evidence and are left out."
+        ]
 
     def __str__(self) -> str:
         return str(self.summary())
@@ -186,23 +206,46 @@ def evaluate_priorities(
             n_bootstrap=n_bootstrap,
             random_state=child_seed(seed, int(fold)),
         )
-        values.append(got.estimates_.estimate)
-        covariances.append(got.estimates_.vcov)
+        value, vcov = _without_flat(got.estimates_, np.asarray(scores)[rows].std())
+        values.append(value)
+        covariances.append(vcov)
         curves.append(got.toc_)
         names = got.estimates_.names
     return combine_folds(np.array(values), np.array(covariances), names), _mean_curve(curves)
+
+
+def _without_flat(estimates: Any, scale: float) -> tuple[FloatArray, FloatArray]:
+    """Estimates and covariance, exactly zero where a ranking has no differences.
+
+    All priorities equal give RATE zero; computed, it is a rounding error with a standard error of
+    the same size, and a ratio without meaning.
+    """
+    value, vcov = np.array(estimates.estimate), np.array(estimates.vcov)
+    flat = np.sqrt(np.diagonal(vcov)) <= FLAT * scale
+    value[flat] = 0.0
+    vcov[flat] = 0.0
+    vcov[:, flat] = 0.0
+    return value, vcov
+
+
+def ratios(estimates: Any) -> FloatArray:
+    """Estimates over standard errors; 0 where both are exactly zero."""
+    flat = np.asarray(estimates.std_error) == 0
+    return np.where(flat, 0.0, estimates.statistic())
 
 
 def combine_folds(values: FloatArray, vcov: FloatArray, names: Any) -> CovarianceEstimates:
     """Weighted means over folds whose ratio is the sum of the fold ratios over sqrt(folds).
 
     With r_k and s_k the estimate and standard error of fold k, weights w_k = (1/s_k) / sum(1/s)
-    give sum(w r) / sqrt(sum(w^2 s^2)) = sum(r / s) / sqrt(folds). Folds are uncorrelated because each
-    ranking was trained on earlier folds only.
+    give sum(w r) / sqrt(sum(w^2 s^2)) = sum(r / s) / sqrt(folds). Folds are uncorrelated because
+    each ranking was trained on earlier folds only. Folds with s_k = 0 (a ranking without
+    differences) count for nothing, unless there are no others.
     """
     std_error = np.sqrt(np.diagonal(vcov, axis1=1, axis2=2))
-    constant = std_error < 1e-300  # a ranking without differences: RATE 0, exactly
-    weight = np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, std_error))
+    flat = std_error == 0
+    weight = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, std_error))
+    weight[:, flat.all(axis=0)] = 1.0
     weight = weight / weight.sum(axis=0)
     estimate = (weight * values).sum(axis=0)
     total = np.einsum("kj,kl,kjl->jl", weight, weight, vcov)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from causalfair._core.logging import warn
 from causalfair._core.options import get_option
 from causalfair._core.typing import BoolArray, FloatArray, IntArray
-from causalfair._core.validation import check_numeric
 from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
+from causalfair.imagery._checks import check_bands, check_coords, check_dimensions, check_units
 from causalfair.imagery._dates import check_baseline, leaking_frames, years_of
 from causalfair.imagery._pixels import block_mean, contiguous_runs, default_scale, named_dimensions
 
@@ -112,7 +112,8 @@ class ImageSequence:
     --------
     >>> import numpy as np
     >>> pixels = np.zeros((4, 3, 8, 8, 2), dtype=np.float32)
-    >>> ImageSequence(pixels, times=["2001-06-30", "2002-06-30", "2003-06-30"], baseline="2004-01-01")
+    >>> dates = ["2001-06-30", "2002-06-30", "2003-06-30"]
+    >>> ImageSequence(pixels, times=dates, baseline="2004-01-01")
     ImageSequence(4 images x 3 frames of 8 x 8 pixels, 2 bands, 2001.5 to 2003.5, 4 units)
     """
 
@@ -136,18 +137,19 @@ class ImageSequence:
     ) -> None:
         images, times, bands = named_dimensions(images, times, bands)
         self._images, self._mask = images, mask
-        self._single = _check_dimensions(images, mask)
+        self._single = check_dimensions(images, mask)
         n, frames = images.shape[0], 1 if self._single else images.shape[1]
         self._index: IntArray = np.arange(n)
         self._window = (0, images.shape[-3], 0, images.shape[-2])
         self._factor = 1
         self._raw_scale = True  # whether pixels still have to be scaled
-        self.bands = _check_bands(bands, images.shape[-1])
+        self._latest_only = False
+        self.bands = check_bands(bands, images.shape[-1])
         self.scale, self.offset = default_scale(images.dtype, scale, offset, images.shape[-1])
         self.nodata, self.gsd = nodata, gsd
         self.min_valid, self.memory_limit = float(min_valid), int(memory_limit)
-        self.coords = _check_coords(coords, n)
-        self.image_of_unit = _check_units(image_of_unit, n)
+        self.coords = check_coords(coords, n)
+        self.image_of_unit = check_units(image_of_unit, n)
         self.years, self.dated = years_of(times, n, frames)
         self.on_post = on_post
         self._place_units(baseline)
@@ -264,7 +266,18 @@ class ImageSequence:
         return other
 
     def resample(self, factor: int) -> ImageSequence:
-        """Means of blocks of ``factor`` by ``factor`` pixels; edges that do not fill one are cut."""
+        """Coarser images: means of blocks of pixels; blocks that are not whole are cut.
+
+        Parameters
+        ----------
+        factor : int
+            Height and width of a block in pixels.
+
+        Returns
+        -------
+        ImageSequence
+            A view; nothing is read.
+        """
         r0, r1, c0, c1 = self._window
         if not 1 <= factor * self._factor <= min(r1 - r0, c1 - c0):
             raise ParameterError(
@@ -275,12 +288,15 @@ class ImageSequence:
         return other
 
     def latest(self) -> ImageSequence:
-        """The same sequence with only the most recent usable frame of each place usable."""
+        """Only the most recent frame of each place that can be used.
+
+        Returns
+        -------
+        ImageSequence
+            A view; which frame that is depends on clouds and is settled when features are pooled.
+        """
         other = self._copy()
-        order = np.where(self.usable, self.years[self.row_image], -np.inf)
-        keep = np.zeros_like(self.usable)
-        keep[np.arange(len(keep)), order.argmax(axis=1)] = True
-        other.usable = keep & self.usable
+        other._latest_only = True
         return other
 
     def subset(self, units: Any) -> ImageSequence:
@@ -314,19 +330,19 @@ class ImageSequence:
         other.row_baseline, other.usable = self.row_baseline[rows], self.usable[rows]
         return other
 
-    # Pieces for workers -----------------------------------------------------------------------------
+    # Pieces for workers -------------------------------------------------------------------------
 
-    def subset_images(self, images: IntArray) -> ImageSequence:
+    def _subset_images(self, images: IntArray) -> ImageSequence:
         """A view of some images, one unit an image, all frames usable: what a worker is sent."""
         other = self._copy()
         other._index = self._index[images]
         return other
 
-    def lazy_pixels(self) -> Any:
+    def _lazy_pixels(self) -> Any:
         """The images of this view as a lazy array."""
         return self._images[_as_index(self._index)]
 
-    def lazy_mask(self) -> Any:
+    def _lazy_mask(self) -> Any:
         """The mask of this view, lazy where it is lazy."""
         if self._mask is None or not hasattr(self._mask, "dask"):
             runs = contiguous_runs(self._index)
@@ -337,20 +353,20 @@ class ImageSequence:
             )
         return self._mask[_as_index(self._index)]
 
-    def without_pixels(self) -> ImageSequence:
+    def _without_pixels(self) -> ImageSequence:
         """Everything but the pixels, for sending to a worker."""
         other = self._copy()
         other._images = other._mask = None
         return other
 
-    def with_pixels(self, pixels: Any, mask: Any) -> ImageSequence:
+    def _with_pixels(self, pixels: Any, mask: Any) -> ImageSequence:
         """Put pixels that have arrived back in place."""
         other = self._copy()
         other._images, other._mask = pixels, mask
         other._index = np.arange(len(pixels))
         return other
 
-    def with_values(self, pixels: Any, mask: Any) -> ImageSequence:
+    def _with_values(self, pixels: Any, mask: Any) -> ImageSequence:
         """Variants of a sequence of one place: scaled pixels (k, T, H, W, C), same dates."""
         other = self._copy()
         count = len(pixels)
@@ -364,9 +380,9 @@ class ImageSequence:
         other._raw_scale = False
         return other
 
-    # Reading ----------------------------------------------------------------------------------------
+    # Reading ------------------------------------------------------------------------------------
 
-    def blocks(self, *, images: Any = None, threads: int = 1) -> list[tuple[IntArray, slice]]:
+    def _blocks(self, *, images: Any = None, threads: int = 1) -> list[tuple[IntArray, slice]]:
         """Plan of reading: (positions of images, frames) of each block under the memory limit."""
         chosen = np.arange(self.n_images) if images is None else np.asarray(images, np.intp)
         r0, r1, c0, c1 = self._window
@@ -386,6 +402,17 @@ class ImageSequence:
             for i in range(chosen.size)
             for t in range(0, T, budget)
         ]
+
+    def _places_at_once(self) -> int:
+        """Whole places that fit under the memory limit."""
+        r0, r1, c0, c1 = self._window
+        place = (r1 - r0) * (c1 - c0) * self.shape[-1] * self.shape[1] * 4 * COPIES
+        if place > self.memory_limit:
+            raise ParameterError(
+                f"ImageSequence: one place needs {place / 2**20:.1f} MiB, more than memory_limit="
+                f"{self.memory_limit / 2**20:.1f} MiB. Raise the limit, crop or resample."
+            )
+        return int(self.memory_limit // place)
 
     def read(self, images: Any, frames: slice = slice(None)) -> Block:
         """Read some images.
@@ -457,7 +484,7 @@ class ImageSequence:
         tuple
             Image and frame numbers (c, 2), float32 pixels (c, H, W, C), validity (c, H, W).
         """
-        for images, frames in self.blocks():
+        for images, frames in self._blocks():
             block = self.read(images, frames)
             c, t = block.pixels.shape[:2]
             numbers = np.stack(
@@ -469,11 +496,42 @@ class ImageSequence:
                 part = slice(start, start + chunk)
                 yield numbers[part], flat[part], valid[part]
 
+    def band_statistics(self) -> Any:
+        """Mean, spread and percentiles of each band over valid pixels, in one pass.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Rows are bands; columns ``mean, sd, p1, p2, p50, p98, p99``. Percentiles come from 4,096
+            bins between the extremes of the first block.
+        """
+        from causalfair.imagery._statistics import band_statistics
+
+        return band_statistics(self)
+
+    def describe(self) -> Any:
+        """What is in the sequence: size, dates, missing frames, bands.
+
+        Returns
+        -------
+        causalfair.reporting.Summary
+            Prints as text. The pixels are read once.
+        """
+        from causalfair.imagery._statistics import describe
+
+        return describe(self)
+
     def valid_share(self) -> FloatArray:
-        """Share of valid pixels of every frame, (n, T)."""
+        """Share of valid pixels of every frame.
+
+        Returns
+        -------
+        ndarray of shape (n, T)
+            Shares; a frame below ``min_valid`` counts as missing.
+        """
         share = np.zeros((self.n_images, self.shape[1]))
         n_nan = 0
-        for images, frames in self.blocks():
+        for images, frames in self._blocks():
             block = self.read(images, frames)
             share[images, frames] = block.valid.mean(axis=(2, 3))
             n_nan += block.n_nan
@@ -481,11 +539,11 @@ class ImageSequence:
         return share
 
     @property
-    def is_dask(self) -> bool:
+    def _is_dask(self) -> bool:
         """Whether the pixels are a dask array, whose workers then do the reading."""
         return type(self._images).__module__.partition(".")[0] == "dask"
 
-    def threads(self, n_jobs: int | None) -> int:
+    def _threads(self, n_jobs: int | None) -> int:
         """Threads meant by ``n_jobs``."""
         from causalfair._core.parallel import effective_jobs
 
@@ -510,7 +568,8 @@ class ImageSequence:
         """
         from causalfair.imagery._geotiff import sequence_from_geotiffs
 
-        return sequence_from_geotiffs(paths, **options)
+        chips: ImageSequence = sequence_from_geotiffs(paths, **options)
+        return chips
 
 
 def _as_index(positions: IntArray) -> Any:
@@ -536,66 +595,7 @@ def as_sequence(images: Any, *, owner: str) -> ImageSequence:
         return images
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         raise DataError(
-            f"{owner} got images of type {type(images).__name__}; give an ImageSequence or an array "
-            "of shape (n, T, H, W, C)."
+            f"{owner} got images of type {type(images).__name__}; give an ImageSequence or an "
+            "array of shape (n, T, H, W, C)."
         )
     return ImageSequence(images)
-
-
-def _check_dimensions(images: Any, mask: Any) -> bool:
-    """Whether images have one frame each and no dimension for time."""
-    if len(images.shape) not in (4, 5):
-        raise DataError(
-            f"ImageSequence got images of shape {tuple(images.shape)}; it must be (n, T, H, W, C), "
-            "or (n, H, W, C) for one frame each."
-        )
-    if 0 in images.shape:
-        raise DataError(
-            f"ImageSequence got images of shape {tuple(images.shape)}: nothing in them."
-        )
-    if mask is not None and tuple(mask.shape) != tuple(images.shape[:-1]):
-        raise DataError(
-            f"ImageSequence got mask of shape {tuple(mask.shape)} for images of shape "
-            f"{tuple(images.shape)}; it must be {tuple(images.shape[:-1])}."
-        )
-    return len(images.shape) == 4
-
-
-def _check_bands(bands: Any, count: int) -> tuple[str, ...] | None:
-    if bands is None:
-        return None
-    names = tuple(str(band).lower() for band in bands)
-    if len(names) != count or len(set(names)) != count:
-        raise DataError(
-            f"ImageSequence got bands={names} for images with {count} bands; name each band once."
-        )
-    return names
-
-
-def _check_coords(coords: Any, n: int) -> FloatArray | None:
-    if coords is None:
-        return None
-    array = np.asarray(coords, dtype=np.float64)
-    if array.shape != (n, 2) or not np.isfinite(array).all():
-        raise DataError(
-            f"ImageSequence got coords of shape {array.shape} for {n} images; it must be ({n}, 2): "
-            "finite longitudes and latitudes."
-        )
-    if np.abs(array[:, 1]).max() > 90:
-        raise DataError(
-            f"ImageSequence: coords has latitudes up to {np.abs(array[:, 1]).max():.4g}; columns are "
-            "longitude, latitude. Are they swapped?"
-        )
-    return array
-
-
-def _check_units(image_of_unit: Any, n: int) -> IntArray:
-    if image_of_unit is None:
-        return np.arange(n)
-    values = check_numeric(image_of_unit, "image_of_unit", owner="ImageSequence")
-    if (values != np.floor(values)).any() or values.min() < 0 or values.max() >= n:
-        raise DataError(
-            f"ImageSequence: image_of_unit runs from {values.min():g} to {values.max():g} for {n} "
-            f"images; it must hold whole numbers from 0 to {n - 1}."
-        )
-    return values.astype(np.intp)

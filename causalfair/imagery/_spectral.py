@@ -122,13 +122,7 @@ class SpectralFeatures(FrameEncoder):
     def _encode(self, pixels: Any, valid: Any) -> NDArray[np.float32]:
         mean, sd = band_moments(pixels, valid)
         seen = np.where(valid[..., None], pixels, np.nan).astype(np.float64)
-        some = valid.any(axis=(1, 2))
-        parts = [mean, sd]
-        quantiles = np.full((len(PERCENTILES), *mean.shape), np.nan)
-        if some.any():
-            quantiles[:, some] = np.nanpercentile(seen[some], PERCENTILES, axis=(1, 2))
-        parts += list(quantiles)
-        parts.append(_texture(seen))
+        parts = [mean, sd, *_percentiles(seen), _texture(seen)]
         for name in self.indices_:
             parts.append(spectral_index(name, seen, self.bands_in_ or ())[:, None])
         return np.hstack(parts).astype(np.float32)
@@ -148,6 +142,23 @@ def band_moments(pixels: Any, valid: Any) -> tuple[FloatArray, FloatArray]:
         spread = weight * (pixels - mean[:, None, None]) ** 2  # two passes: no cancellation
         sd = np.sqrt(spread.sum(axis=(1, 2)) / count)
     return mean, sd
+
+
+def _percentiles(seen: Any) -> list[FloatArray]:
+    """Percentiles of each band over valid pixels, linear between order statistics, (f, C) each."""
+    f, _, _, C = seen.shape
+    ordered = np.sort(seen.reshape(f, -1, C), axis=1)  # NaN goes last
+    last = np.maximum(np.isfinite(ordered).sum(axis=1) - 1, 0)
+    out = []
+    for q in PERCENTILES:
+        at = last * (q / 100)
+        below = np.floor(at).astype(np.intp)
+        low, high = (
+            np.take_along_axis(ordered, k[:, None], axis=1)[:, 0]
+            for k in (below, np.minimum(below + 1, last))
+        )
+        out.append(low + (at - below) * (high - low))
+    return out
 
 
 def _nan_mean(values: Any, axes: tuple[int, ...]) -> FloatArray:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from causalfair._core.logging import warn
 from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair.exceptions import CausalFairWarning
 from causalfair.imagery._compress import Compressor
 
 __all__ = ["SupportReference", "SupportReport"]
@@ -15,6 +17,7 @@ __all__ = ["SupportReference", "SupportReport"]
 MOST = 20  # components that distances are taken in
 LEAST_DENSITY = 0.05
 FOLDS = 5
+LATE = 2.0  # years
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class SupportReport:
         Area under the curve of telling trial from target; 0.5 if alike.
     effective_share : float
         Effective sample size of the trial, weighted to the target, over its size.
+    weight_total : float
+        Sum of those weights over the number of target units. About 1 where trial and target
+        overlap; near 0 where they are told apart, for then no weight turns one into the other
+        (all weights are small alike, and ``effective_share`` looks deceptively good).
     """
 
     density_ratio: FloatArray
@@ -44,6 +51,7 @@ class SupportReport:
     trial_probability: FloatArray
     auc: float
     effective_share: float
+    weight_total: float
 
     @property
     def supported(self) -> BoolArray:
@@ -97,6 +105,7 @@ class SupportReport:
                 ("supported", f"{self.supported.mean():.1%}"),
                 ("AUC of trial against target", f"{self.auc:.3f}"),
                 ("effective trial size", f"{self.effective_share:.1%}"),
+                ("weights sum to", f"{self.weight_total:.1%} of the target"),
             ],
             [Table(["check", "fails if", "share failing"], rows, None, "llr")],
             ["Support is about images; that effects are alike given images cannot be tested."],
@@ -109,6 +118,48 @@ class SupportReport:
 
     def _repr_html_(self) -> str:
         return str(self.summary()._repr_html_())
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """When and by what the trial's images were taken.
+
+    Attributes
+    ----------
+    dated : bool
+        Whether frames have dates.
+    last : float
+        Year of the latest frame.
+    pixel : float or None
+        Size of a pixel in metres.
+    """
+
+    dated: bool
+    last: float
+    pixel: float | None
+
+    @classmethod
+    def of(cls, sequence: Any) -> Calendar:
+        """Calendar of a sequence."""
+        pixel = None if sequence.gsd is None else float(sequence.gsd * sequence._factor)
+        return cls(bool(sequence.dated), float(np.nanmax(sequence.years)), pixel)
+
+    def warn_of(self, target: Calendar, owner: str) -> None:
+        """Say where the target's images are of another time or sensor."""
+        if self.dated and target.dated and target.last > self.last + LATE:
+            warn(
+                f"{owner}: the target's images run to {target.last:.1f}, the trial's to "
+                f"{self.last:.1f}; what images say about effects may have changed since.",
+                CausalFairWarning,
+            )
+        if None not in (self.pixel, target.pixel) and not np.isclose(
+            self.pixel or 0.0, target.pixel or 0.0, rtol=0.01
+        ):
+            warn(
+                f"{owner}: pixels are {target.pixel:g} m in the target and {self.pixel:g} m in the "
+                "trial: another sensor or resampling.",
+                CausalFairWarning,
+            )
 
 
 @dataclass(frozen=True)
@@ -179,7 +230,10 @@ class SupportReference:
         odds = p_target / (1 - p_target) * len(target) / len(trial)
         weight = capped_odds(p_trial)
         share = weight.sum() ** 2 / (weight**2).sum() / weight.size
-        return SupportReport(odds, distance[rows], error[rows], p_trial, auc, float(share))
+        total = weight.sum() / len(target)
+        return SupportReport(
+            odds, distance[rows], error[rows], p_trial, auc, float(share), float(total)
+        )
 
 
 def capped_odds(p_trial: FloatArray) -> FloatArray:
@@ -203,7 +257,8 @@ def _nearest_outside(Z: FloatArray, groups: IntArray) -> FloatArray:
         out[pending[found]] = distance[found, other[found].argmax(axis=1)]
         pending = pending[~found]
         k *= 4
-    return out[np.isfinite(out)]
+    finite: FloatArray = out[np.isfinite(out)]
+    return finite
 
 
 def membership(

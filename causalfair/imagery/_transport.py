@@ -17,6 +17,7 @@ from causalfair.inference.vcov import cluster_sums
 __all__ = ["Transport", "transport"]
 
 LEAST_EFFECTIVE = 0.1
+LEAST_TOTAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,18 @@ class Transport:
         Returns
         -------
         float
-            The smallest difference, the same everywhere, at which the interval reaches zero; 0 if it
-            holds zero already.
+            The smallest difference, the same everywhere, at which the interval reaches zero; 0 if
+            it holds zero already.
         """
         low, high = self.estimates_.conf_int(level)[0]
         return float(max(0.0, low, -high))
+
+    def _population(self) -> str:
+        if not self.used.all():
+            return "supported target places"
+        beyond = int((~self.support.supported).sum())
+        extra = f"; in {beyond:,} of them it is extrapolated" if beyond else ""
+        return f"target places{extra}"
 
     def to_frame(self) -> Any:
         """One row a place.
@@ -98,10 +106,8 @@ class Transport:
             ],
             [estimates_table(self.estimates_, level)],
             [
-                "Estimand: average effect over the supported target places."
-                if not self.used.all()
-                else "Estimand: average effect over the target places.",
-                "Assumes: given the images, effects outside the trial are as inside (not testable).",
+                f"Estimand: average effect over the {self._population()}.",
+                "Assumes: given the images, effects outside the trial are as inside (untestable).",
                 f"If they differ by {self.tipping_point(level):.3g} or more, the interval may hold "
                 "zero.",
             ],
@@ -114,6 +120,23 @@ class Transport:
 
     def _repr_html_(self) -> str:
         return str(self.summary()._repr_html_())
+
+
+def _warn_of_overlap(report: SupportReport) -> None:
+    """Say where weighting the trial to the target cannot correct the predictions."""
+    if report.weight_total < LEAST_TOTAL:
+        warn(
+            f"ImageSequenceCATE.transport: trial and target hardly overlap (AUC {report.auc:.3f}; "
+            f"weights sum to {report.weight_total:.1%} of the target): the answer is little more "
+            "than the mean of the predictions.",
+            OverlapWarning,
+        )
+    elif report.effective_share < LEAST_EFFECTIVE:
+        warn(
+            f"ImageSequenceCATE.transport: weighted to the target, the trial is worth "
+            f"{report.effective_share:.1%} of its size; few units carry the answer.",
+            OverlapWarning,
+        )
 
 
 def transport(
@@ -160,12 +183,7 @@ def transport(
             "trial (see .support(images)). Their effects would be extrapolation; "
             "unsupported='ignore' computes it anyway."
         )
-    if report.effective_share < LEAST_EFFECTIVE:
-        warn(
-            f"ImageSequenceCATE.transport: weighted to the target, the trial is worth "
-            f"{report.effective_share:.1%} of its size; few units carry the answer.",
-            OverlapWarning,
-        )
+    _warn_of_overlap(report)
     G = int(used.sum())
     # Membership odds refer to all G0 places; for G of them they shrink in proportion.
     odds = capped_odds(report.trial_probability) * (G / effect.size)

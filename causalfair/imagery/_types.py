@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from causalfair._core.typing import FloatArray
+from causalfair._core.random import child_seed
+from causalfair._core.typing import FloatArray, IntArray
 
-__all__ = ["Types", "fit_types", "log_likelihood", "type_probabilities"]
+__all__ = ["Types", "choose_types", "fit_types", "log_likelihood", "type_probabilities"]
 
 PENALTY = 1.0  # ridge of the type logits
 OUTCOME_RIDGE = 1e-3
 FLOOR = 1e-4
 STARTS = (0.1, 0.5, 1.0)
+MOST_TYPES = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _penalty(types: Types) -> float:
 
 def _update_logits(logits: FloatArray, Z: FloatArray, r: FloatArray) -> FloatArray:
     """Damped Newton steps of the ridge-penalised multinomial logistic regression on r."""
-    n, d = Z.shape
+    d = Z.shape[1]
     K = r.shape[1]
     ridge = PENALTY * np.r_[0.0, np.ones(d - 1)]
 
@@ -199,3 +201,34 @@ def fit_types(
         best.effect[order], logits - logits[:, :1], best.outcome, best.variance[:, order],
         best.objective,
     )  # fmt: skip
+
+
+def choose_types(
+    phi: FloatArray, y: FloatArray, w: FloatArray, folds: IntArray, seed: np.random.SeedSequence
+) -> FloatArray:
+    """Mean log-likelihood of a unit in folds that were left out, for K = 1, 2, ...
+
+    Parameters
+    ----------
+    phi : ndarray of shape (n, m)
+        Standardised image features.
+    y, w : ndarray of shape (n,)
+        Outcome and treatment.
+    folds : int ndarray of shape (n,)
+        Folds that keep clusters together.
+    seed : numpy.random.SeedSequence
+        For the starts.
+
+    Returns
+    -------
+    ndarray of shape (MOST_TYPES,)
+        The largest entry tells the number of types.
+    """
+    total = np.zeros(MOST_TYPES)
+    for k in range(MOST_TYPES):
+        for fold in np.unique(folds):
+            inside, left = folds != fold, folds == fold
+            rng = np.random.Generator(np.random.PCG64(child_seed(seed, k, int(fold))))
+            types = fit_types(phi[inside], y[inside], w[inside], k + 1, rng, n_starts=3, most=100)
+            total[k] += log_likelihood(types, phi[left], y[left], w[left])
+    return total / len(y)

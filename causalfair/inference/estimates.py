@@ -9,14 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from numbers import Real
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_level, suggest
 from causalfair.exceptions import DataError, ParameterError
+from causalfair.inference.hooks import TableHooks
 from causalfair.inference.multiplicity import adjust_p_values, romano_wolf
 from causalfair.inference.multiplier import gaussian_max_draws, simultaneous_critical_value
 from causalfair.inference.tests import HypothesisTest
@@ -41,13 +42,16 @@ def numerical_jacobian(fn: Callable[[FloatArray], Any], theta: FloatArray) -> Fl
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Estimates(ABC):
+class Estimates(TableHooks, ABC):
     """A vector of estimates with their joint uncertainty.
 
     Use one of :class:`InfluenceEstimates`, :class:`RepeatedEstimates`, :class:`DrawEstimates` and
     :class:`CovarianceEstimates`; they differ in what is known (rows' influence, repeated sample
     splits, posterior or bootstrap draws, a covariance) and answer the same questions.
     """
+
+    # A NumPy number or array on the left leaves the arithmetic to the estimates on the right.
+    __array_ufunc__: ClassVar[None] = None
 
     @property
     @abstractmethod
@@ -69,6 +73,10 @@ class Estimates(ABC):
         self: Self, fn: Callable[[FloatArray], FloatArray], jac: FloatArray, names: tuple[str, ...]
     ) -> Self:
         """Estimates of ``fn(theta)``, whose Jacobian at the estimate is ``jac``."""
+
+    @abstractmethod
+    def _take(self: Self, at: list[int], names: tuple[str, ...]) -> Self:
+        """Some of the terms, by position, under ``names``."""
 
     # What subclasses may know better -----------------------------------------------------------
 
@@ -103,6 +111,39 @@ class Estimates(ABC):
 
         return float(ndtri(probability) if self.df is None else stdtrit(self.df, probability))
 
+    def critical_value(self, level: float = 0.95, *, simultaneous: bool = False) -> float:
+        """Half-width of the intervals in standard errors.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Confidence level.
+        simultaneous : bool, default False
+            Cover all terms at once with probability ``level`` (sup-t band).
+
+        Returns
+        -------
+        float
+            Quantile of the normal law, of the t law, or of the largest studentised draw.
+
+        Raises
+        ------
+        ParameterError
+            If ``level`` is not strictly between 0 and 1.
+        """
+        check_level(level)
+        pointwise = self._quantile((1 + level) / 2)
+        if not simultaneous or len(self.names) == 1:
+            return pointwise
+        from scipy.special import ndtr
+
+        largest = simultaneous_critical_value(self._studentised_draws(), level)
+        if self.df is not None:
+            # With few clusters, the point of the t law that is as far out as that of the normal.
+            largest = self._quantile(float(ndtr(largest)))
+        # Draws are finitely many, and few clusters give them short tails.
+        return max(largest, pointwise)
+
     def conf_int(self, level: float = 0.95, *, simultaneous: bool = False) -> FloatArray:
         """Confidence intervals.
 
@@ -118,12 +159,7 @@ class Estimates(ABC):
         numpy.ndarray of shape (k, 2)
             Lower and upper ends.
         """
-        check_level(level)
-        if simultaneous and len(self.names) > 1:
-            critical = simultaneous_critical_value(self._studentised_draws(), level)
-        else:
-            critical = self._quantile((1 + level) / 2)
-        half = critical * self.std_error
+        half = self.critical_value(level, simultaneous=simultaneous) * self.std_error
         return np.column_stack([self.estimate - half, self.estimate + half])
 
     def statistic(self, null: float | FloatArray = 0.0) -> FloatArray:
@@ -172,18 +208,24 @@ class Estimates(ABC):
         Returns
         -------
         HypothesisTest
-            Chi-square test; its degrees of freedom are the rank of the covariance.
+            Chi-square test; its degrees of freedom are the rank of the covariance. nan, with the
+            reason, when a term could not be estimated.
         """
         from scipy.special import chdtrc
 
+        terms = " = ".join(self.names) if len(self.names) < 4 else f"all {len(self.names)} terms"
+        hypothesis = f"{terms} = {null:g}" if np.ndim(null) == 0 else f"{terms} = the given values"
+        known = np.isfinite(self.estimate) & np.isfinite(self.std_error)
+        if not known.all():
+            first = self.names[int(np.argmin(known))]
+            reason = f"{int((~known).sum())} term(s) could not be estimated, the first is {first!r}"
+            return HypothesisTest("Wald", hypothesis, np.nan, np.nan, reason=reason)
         gap = self.estimate - np.broadcast_to(null, self.estimate.shape)
         scale = np.where(self.std_error > 0, self.std_error, 1.0)
         correlation = self.vcov / np.outer(scale, scale)
         rank = int(np.linalg.matrix_rank(correlation, hermitian=True))
         value = float((gap / scale) @ np.linalg.pinv(correlation, hermitian=True) @ (gap / scale))
-        terms = " = ".join(self.names) if len(self.names) < 4 else f"all {len(self.names)} terms"
-        shown = f"{null:g}" if np.ndim(null) == 0 else "the given values"
-        return HypothesisTest("Wald", f"{terms} = {shown}", value, float(chdtrc(rank, value)), rank)
+        return HypothesisTest("Wald", hypothesis, value, float(chdtrc(rank, value)), rank)
 
     def equivalence_test(self, low: float, high: float) -> HypothesisTest:
         """Two one-sided tests that the single term lies inside ``(low, high)``.
@@ -241,11 +283,22 @@ class Estimates(ABC):
         Returns
         -------
         numpy.ndarray of shape (k,)
-            Adjusted p-values.
+            Adjusted p-values; nan for terms that could not be estimated, which do not count.
         """
+        p_values = self.p_value(null)
+        known = ~np.isnan(p_values)
+        out = np.full(len(known), np.nan)
         if method == "romano-wolf":
-            return romano_wolf(self.statistic(null), self._studentised_draws())
-        return adjust_p_values(self.p_value(null), method)
+            from scipy.special import ndtri
+
+            draws = self._studentised_draws()[:, known]
+            # With few clusters, as far out on the normal scale of the draws as on that of t.
+            distance = self.statistic(null) if self.df is None else ndtri(p_values / 2)
+            # Draws are finitely many, and few clusters give them short tails.
+            out[known] = np.maximum(romano_wolf(distance[known], draws), p_values[known])
+        else:
+            out[known] = adjust_p_values(p_values[known], method)
+        return out
 
     # New estimates from these -------------------------------------------------------------------
 
@@ -254,18 +307,22 @@ class Estimates(ABC):
 
     def __getitem__(self: Self, key: str | Sequence[str]) -> Self:
         wanted = (key,) if isinstance(key, str) else tuple(key)
-        return self._linear(self._selector(wanted), wanted)
+        return self._take(self._positions(wanted), wanted)
 
-    def _selector(self, wanted: Sequence[str]) -> FloatArray:
-        rows = np.zeros((len(wanted), len(self.names)))
-        for row, name in zip(rows, wanted, strict=True):
+    def _positions(self, wanted: Sequence[str]) -> list[int]:
+        """Places of terms; a name that two terms share names neither."""
+        for name in wanted:
             if name not in self.names:
                 raise KeyError(
-                    f"no term {name!r}.{suggest(name, self.names)} "
+                    f"no term {name!r}.{suggest(str(name), self.names)} "
                     f"Terms: {', '.join(self.names[:12])}."
                 )
-            row[self.names.index(name)] = 1.0
-        return rows
+            if self.names.count(name) > 1:
+                raise ParameterError(
+                    f"{self.names.count(name)} terms are called {name!r}; give them names of their "
+                    "own first: with_names([...])."
+                )
+        return [self.names.index(name) for name in wanted]
 
     def _linear(self: Self, weights: FloatArray, names: Sequence[str]) -> Self:
         return self._map(lambda theta: weights @ theta, weights, tuple(names))
@@ -285,7 +342,7 @@ class Estimates(ABC):
         """
         if len(names) != len(self.names):
             raise ParameterError(f"{len(names)} names for {len(self.names)} terms.")
-        return self._linear(np.eye(len(names)), tuple(names))
+        return self._take(list(range(len(self))), tuple(names))
 
     def contrast(self: Self, weights: Mapping[str, float], *, name: str | None = None) -> Self:
         """Linear combination of terms.
@@ -310,9 +367,11 @@ class Estimates(ABC):
         >>> float(est.contrast({"a": 1, "b": -1}).estimate[0])
         2.0
         """
-        row = np.array([list(weights.values())], dtype=float) @ self._selector(list(weights))
+        if not weights:
+            raise ParameterError("contrast got no weights; give some, such as {'a': 1, 'b': -1}.")
         label = name or " ".join(f"{w:+g}*{term}" for term, w in weights.items())
-        return self._linear(row, (label,))
+        row = np.array([list(weights.values())], dtype=float)
+        return self[list(weights)]._linear(row, (label,))
 
     def transform(
         self: Self,
@@ -418,6 +477,8 @@ class Estimates(ABC):
         return (-self)._arithmetic(other, 1.0)
 
     def __mul__(self: Self, factor: float) -> Self:
+        if not isinstance(factor, Real):
+            return NotImplemented
         return self._linear(float(factor) * np.eye(len(self)), self.names)
 
     __rmul__ = __mul__
@@ -426,7 +487,9 @@ class Estimates(ABC):
         return self * -1.0
 
     def __truediv__(self: Self, factor: float) -> Self:
-        return self * (1.0 / factor)
+        if not isinstance(factor, Real):
+            return NotImplemented
+        return self * (1.0 / float(factor))
 
     def drop_influence(self) -> Estimates:
         """A light copy that keeps estimates and covariance only."""
@@ -534,19 +597,3 @@ class Estimates(ABC):
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-    @cached_property
-    def __maketables_coef_table__(self) -> Any:
-        frame = self.to_frame()
-        frame = frame.rename(
-            columns={
-                "term": "Coefficient",
-                "estimate": "b",
-                "std_error": "se",
-                "statistic": "t",
-                "p_value": "p",
-                "conf_low": "ci95l",
-                "conf_high": "ci95u",
-            }
-        )
-        return frame.set_index("Coefficient")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -13,6 +13,13 @@ from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair._core.validation import check_level
 from causalfair.exceptions import DataError, ParameterError, SmallSampleWarning
+from causalfair.inference.checks import (
+    check_centred,
+    check_names,
+    cluster_codes,
+    frozen,
+    mean_one,
+)
 from causalfair.inference.estimates import N_DRAWS, Estimates
 from causalfair.inference.multiplier import multiplier_draws, simultaneous_critical_value
 from causalfair.inference.vcov import (
@@ -25,21 +32,6 @@ from causalfair.inference.vcov import (
 __all__ = ["CovarianceEstimates", "DrawEstimates", "InfluenceEstimates", "RepeatedEstimates"]
 
 FEW_CLUSTERS = 30
-
-
-def _frozen(values: Any, ndim: int, name: str) -> FloatArray:
-    array = np.array(values, dtype=np.float64, ndmin=ndim)
-    if array.ndim != ndim:
-        raise DataError(f"{name} has shape {array.shape}; it needs {ndim} dimension(s).")
-    array.setflags(write=False)
-    return array
-
-
-def _check_names(names: Sequence[str], count: int) -> tuple[str, ...]:
-    labels = (names,) if isinstance(names, str) else tuple(map(str, names))
-    if len(labels) != count:
-        raise DataError(f"{len(labels)} names for {count} estimates.")
-    return labels
 
 
 class _Stored(Estimates):
@@ -74,7 +66,7 @@ class InfluenceEstimates(_Stored):
     cluster : array of int of shape (n,) or (n, c), optional
         Cluster codes, one column a way of clustering.
     sample_weight : array of shape (n,), optional
-        Weights with mean one; they enter as ``w_i psi_i``.
+        Non-negative weights; scaled to mean one they enter as ``w_i psi_i``.
     sample_id : str, optional
         Identity of the rows; estimates with the same identity may be combined.
     small_sample : bool, default False
@@ -104,6 +96,7 @@ class InfluenceEstimates(_Stored):
     True
     """
 
+    _vcov_kind: ClassVar[str] = "influence function"
     _estimate: FloatArray
     _names: tuple[str, ...]
     _influence: FloatArray
@@ -122,19 +115,19 @@ class InfluenceEstimates(_Stored):
         sample_id: str | None = None,
         small_sample: bool = False,
     ) -> None:
-        theta = _frozen(estimate, 1, "estimate")
+        theta = frozen(estimate, 1, "estimate")
         psi = np.array(influence, dtype=np.float64)
         psi = psi[:, None] if psi.ndim == 1 else psi
         if psi.ndim != 2 or psi.shape[1] != len(theta):
             raise DataError(f"influence has shape {psi.shape}; it needs (n, {len(theta)}).")
         if sample_weight is not None:
-            psi = psi * np.asarray(sample_weight, dtype=np.float64)[:, None]
-        _check_centred(psi, theta)
+            psi = psi * mean_one(sample_weight, len(psi))[:, None]
+        check_centred(psi, theta)
         psi.setflags(write=False)
-        codes = _cluster_codes(cluster, len(psi))
+        codes = cluster_codes(cluster, len(psi))
         for name, value in (
             ("_estimate", theta),
-            ("_names", _check_names(names, len(theta))),
+            ("_names", check_names(names, len(theta))),
             ("_influence", psi),
             ("cluster", codes),
             ("small_sample", bool(small_sample)),
@@ -190,12 +183,15 @@ class InfluenceEstimates(_Stored):
         new.__dict__.pop("vcov", None)
         influence.setflags(write=False)
         new.__dict__.update(
-            _estimate=_frozen(estimate, 1, "estimate"), _influence=influence, _names=names
+            _estimate=frozen(estimate, 1, "estimate"), _influence=influence, _names=names
         )
         return new
 
     def _map(self, fn: Any, jac: FloatArray, names: tuple[str, ...]) -> InfluenceEstimates:
         return self._derived(fn(np.array(self._estimate)), self._influence @ jac.T, names)
+
+    def _take(self, at: list[int], names: tuple[str, ...]) -> InfluenceEstimates:
+        return self._derived(self._estimate[at], self._influence[:, at], names)
 
     def draws(
         self, n_draws: int = N_DRAWS, *, kind: Any = "rademacher", rng: Any = 0
@@ -232,30 +228,6 @@ class InfluenceEstimates(_Stored):
         return np.asarray(self.draws() / scale)
 
 
-def _check_centred(psi: FloatArray, theta: FloatArray) -> None:
-    mean, scale = psi.mean(axis=0), np.abs(psi).mean(axis=0)
-    # Scores of a constant differ from their mean by the rounding of the mean alone.
-    off = np.abs(mean) > 1e-8 * scale + 64 * np.finfo(float).eps * np.abs(theta)
-    if off.any() or not np.isfinite(psi).all():
-        j = int(np.argmax(off))
-        raise DataError(
-            f"influence column {j} has mean {mean[j]:.3g} on a scale of {scale[j]:.3g}; influence "
-            "values must be finite with mean zero. Subtract the estimate from the score first."
-        )
-
-
-def _cluster_codes(cluster: Any, n: int) -> IntArray | None:
-    if cluster is None:
-        return None
-    array = np.asarray(cluster)
-    array = array[:, None] if array.ndim == 1 else array
-    if array.shape[0] != n:
-        raise DataError(f"cluster has {array.shape[0]} rows; influence has {n}.")
-    codes = np.column_stack([np.unique(c, return_inverse=True)[1].reshape(-1) for c in array.T])
-    codes.setflags(write=False)
-    return codes
-
-
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class RepeatedEstimates(Estimates):
     """Estimates from repeated random sample splits, aggregated last.
@@ -285,6 +257,7 @@ class RepeatedEstimates(Estimates):
     2.0
     """
 
+    _vcov_kind: ClassVar[str] = "influence function, repeated splits"
     members: tuple[InfluenceEstimates, ...]
     aggregate: Literal["median", "mean"]
 
@@ -354,6 +327,9 @@ class RepeatedEstimates(Estimates):
         # A member's own Jacobian differs from the pooled one only to second order.
         return RepeatedEstimates([m._map(fn, jac, names) for m in self.members], self.aggregate)
 
+    def _take(self, at: list[int], names: tuple[str, ...]) -> RepeatedEstimates:
+        return RepeatedEstimates([m._take(at, names) for m in self.members], self.aggregate)
+
     def _studentised_draws(self) -> FloatArray:
         first = self.members[0]
         if first.cluster is not None and first.cluster.shape[1] > 1:
@@ -398,6 +374,7 @@ class DrawEstimates(_Stored):
     [[5.0, 95.0]]
     """
 
+    _vcov_kind: ClassVar[str] = "draws"
     _estimate: FloatArray
     _names: tuple[str, ...]
     draws: FloatArray
@@ -425,8 +402,8 @@ class DrawEstimates(_Stored):
         point = values.mean(axis=0) if estimate is None else estimate
         object.__setattr__(self, "draws", values)
         object.__setattr__(self, "interval", interval)
-        object.__setattr__(self, "_estimate", _frozen(point, 1, "estimate"))
-        object.__setattr__(self, "_names", _check_names(names, values.shape[1]))
+        object.__setattr__(self, "_estimate", frozen(point, 1, "estimate"))
+        object.__setattr__(self, "_names", check_names(names, values.shape[1]))
 
     @cached_property
     def vcov(self) -> FloatArray:  # type: ignore[override]
@@ -439,6 +416,10 @@ class DrawEstimates(_Stored):
         centred = np.array_equal(self._estimate, self.draws.mean(axis=0))
         point = None if centred else fn(np.array(self._estimate))
         return DrawEstimates(mapped, names, interval=self.interval, estimate=point)
+
+    def _take(self, at: list[int], names: tuple[str, ...]) -> DrawEstimates:
+        kept = self._estimate[at]
+        return DrawEstimates(self.draws[:, at], names, interval=self.interval, estimate=kept)
 
     def conf_int(self, level: float = 0.95, *, simultaneous: bool = False) -> FloatArray:
         """Intervals from the draws.
@@ -546,15 +527,15 @@ class CovarianceEstimates(_Stored):
         *,
         df: float | None = None,
     ) -> None:
-        theta = _frozen(estimate, 1, "estimate")
-        matrix = _frozen(vcov, 2, "vcov")
+        theta = frozen(estimate, 1, "estimate")
+        matrix = frozen(vcov, 2, "vcov")
         if matrix.shape != (len(theta), len(theta)):
             raise DataError(
                 f"vcov has shape {matrix.shape}; it needs ({len(theta)}, {len(theta)})."
             )
         object.__setattr__(self, "_estimate", theta)
         object.__setattr__(self, "_vcov", matrix)
-        object.__setattr__(self, "_names", _check_names(names, len(theta)))
+        object.__setattr__(self, "_names", check_names(names, len(theta)))
         object.__setattr__(self, "_df", df)
 
     @property
@@ -573,3 +554,16 @@ class CovarianceEstimates(_Stored):
         return CovarianceEstimates(
             fn(np.array(self._estimate)), jac @ self._vcov @ jac.T, names, df=self._df
         )
+
+    def _take(self, at: list[int], names: tuple[str, ...]) -> CovarianceEstimates:
+        kept = self._vcov[np.ix_(at, at)]
+        return CovarianceEstimates(self._estimate[at], kept, names, df=self._df)
+
+    def _linear(self, weights: FloatArray, names: Sequence[str]) -> CovarianceEstimates:
+        """Linear combinations; a term that could not be estimated spoils only those it enters."""
+        lost = np.isnan(self._estimate) | np.isnan(np.diag(self._vcov))
+        spoilt = (weights[:, lost] != 0).any(axis=1)
+        kept = weights[:, ~lost]
+        value, vcov = kept @ self._estimate[~lost], kept @ self._vcov[np.ix_(~lost, ~lost)] @ kept.T
+        value[spoilt], vcov[spoilt], vcov[:, spoilt] = np.nan, np.nan, np.nan
+        return CovarianceEstimates(value, vcov, tuple(names), df=self._df)

@@ -116,14 +116,17 @@ def gaussian_max_draws(
     Returns
     -------
     numpy.ndarray of shape (n_draws, k)
-        Draws of the studentised estimates, signed.
+        Draws of the studentised estimates, signed; nan for terms whose variance is nan.
     """
     scale = np.sqrt(np.diag(vcov))
-    safe = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(vcov / np.outer(safe, safe))
+    known = np.isfinite(scale)
+    safe = np.where(scale[known] > 0, scale[known], 1.0)
+    values, vectors = np.linalg.eigh(vcov[np.ix_(known, known)] / np.outer(safe, safe))
     root = vectors * np.sqrt(np.clip(values, 0, None))
-    normal = generator(root_seed(rng)).standard_normal((n_draws, len(vcov)))
-    return np.asarray(normal @ root.T)
+    normal = generator(root_seed(rng)).standard_normal((n_draws, len(safe)))
+    out = np.full((n_draws, len(scale)), np.nan)
+    out[:, known] = normal @ root.T
+    return out
 
 
 def simultaneous_critical_value(studentised: FloatArray, level: float) -> float:
@@ -139,7 +142,10 @@ def simultaneous_critical_value(studentised: FloatArray, level: float) -> float:
     Returns
     -------
     float
-        Half-width of the simultaneous band in standard errors.
+        Half-width of the simultaneous band in standard errors; nan when no term has draws.
     """
-    largest = np.abs(studentised).max(axis=1)
+    known = ~np.isnan(studentised).any(axis=0)
+    if not known.any():
+        return float("nan")
+    largest = np.abs(studentised[:, known]).max(axis=1)
     return float(np.quantile(largest, level, method="higher"))

@@ -73,7 +73,7 @@ class CheckMethods:
         check_level(level)
         moments = self._ratio_moments()
         u, v = (float(x) for x in moments.estimate)
-        return robust_set(u, v, moments.vcov, level)
+        return robust_set(u, v, moments.vcov, moments.critical_value(level))
 
     def relevance(self) -> RelevanceReport:
         """How strongly the instrument shifts the variance of the treatment.

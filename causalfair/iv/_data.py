@@ -88,12 +88,13 @@ def check_instrument_data(data: RoleData, *, one_sided: OneSided = "auto") -> In
     owner = data.owner
     if data.y is None:
         raise DataError(f"{owner} needs the outcome: give y, an array or a column name.")
-    check_size(data.n, owner)
+    counted = np.ones(data.n, dtype=bool) if data.sample_weight is None else data.sample_weight > 0
+    check_size(int(counted.sum()), owner, "rows" if counted.all() else "rows of positive weight")
     z, z_levels = _binary_instrument(data)
     a, a_levels = _treatment(data)
     for arm in (0, 1):
         level = z_levels[arm]
-        count = int((z == arm).sum())
+        count = int((counted & (z == arm)).sum())
         check_size(
             count,
             owner,

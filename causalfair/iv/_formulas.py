@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalfair._core.formulas import build_design, formula_variables
 from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import suggest
@@ -54,16 +55,11 @@ def check_formulas(formulas: Any, owner: str, *, binary: bool) -> dict[str, str]
     return given
 
 
-def _variables(formula: str, key: str, owner: str) -> set[str]:
-    from formulaic import Formula
-    from formulaic.errors import FormulaicError
-
-    try:
-        return {str(name) for name in Formula(formula).required_variables}
-    except FormulaicError as error:
-        raise ParameterError(
-            f"{owner}: formulas[{key!r}] = {formula!r} is not a formula: {error}"
-        ) from error
+def _variables(formula: str, key: str, owner: str, covariates: Iterable[str] = ()) -> set[str]:
+    """Columns a formula reads, the token for the instrument among them."""
+    known = {*covariates, INSTRUMENT}
+    what = f"{owner}: formulas[{key!r}] = {formula!r}"
+    return formula_variables(formula, known, what=what, error=ParameterError)
 
 
 def build_bases(
@@ -144,11 +140,8 @@ def _formula_terms(
     formula: str, model: str, covariates: Any, z: FloatArray, owner: str
 ) -> tuple[FloatArray, FloatArray, FloatArray, list[str]]:
     """Terms of a formula at Z=0, at Z=1 and as observed, with their names."""
-    from formulaic import Formula
-    from formulaic.errors import FormulaicError
-
-    used = _variables(formula, model, owner)
     known = {str(name) for name in covariates.columns}
+    used = _variables(formula, model, owner, known)
     for name in sorted(used - known - {INSTRUMENT}):
         raise RoleError(
             f"{owner}: formulas[{model!r}] = {formula!r} uses {name!r}, which is not a covariate."
@@ -162,18 +155,21 @@ def _formula_terms(
             "instrument. Rename that column."
         )
     frame[INSTRUMENT] = z
-    try:
-        observed = Formula(formula).get_model_matrix(frame)
-    except FormulaicError as error:
-        raise ParameterError(
-            f"{owner}: formulas[{model!r}] = {formula!r} cannot be built: {error}"
-        ) from error
+    what = f"{owner}: formulas[{model!r}] = {formula!r}"
+    observed = build_design(formula, frame, what=what, error=ParameterError)
     values = _numbers(observed)
     names = [str(name) for name in observed.columns]
     if INSTRUMENT not in used:
         return values, values, values, names
     at = [
-        _numbers(observed.model_spec.get_model_matrix(frame.assign(**{INSTRUMENT: float(arm)})))
+        _numbers(
+            build_design(
+                observed.model_spec,
+                frame.assign(**{INSTRUMENT: float(arm)}),
+                what=what,
+                error=ParameterError,
+            )
+        )
         for arm in (0, 1)
     ]
     return at[0], at[1], values, names

@@ -46,8 +46,7 @@ def instrument_roles(instrument: Any, owner: str) -> dict[str, Any]:
             )
         return _several({name: name for name in instrument})
     if hasattr(instrument, "columns") and not isinstance(instrument, np.ndarray):
-        names = [str(name) for name in instrument.columns]
-        return _several({name: instrument[name] for name in names})
+        return _several({str(name): instrument[name] for name in instrument.columns})
     if not isinstance(instrument, str):
         array = np.asarray(instrument)
         if array.ndim == 2 and array.shape[1] > 1:

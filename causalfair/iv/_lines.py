@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import ParameterError
@@ -29,20 +28,20 @@ def sensitivity_line(
     import pandas as pd
 
     (ate, slope), vcov = joint.estimate, joint.vcov
-    turning = breakdown(float(ate), float(slope), vcov, level)
+    critical = joint.critical_value(level)
+    turning = breakdown(float(ate), float(slope), vcov, critical)
     grid = _default_grid(turning) if delta is None else _as_grid(delta)
     effect = ate + slope * grid
     variance = vcov[0, 0] + 2.0 * grid * vcov[0, 1] + grid**2 * vcov[1, 1]
     std_error = np.sqrt(np.maximum(variance, 0.0))
-    quantile = float(ndtri(0.5 + level / 2.0))
     frame = pd.DataFrame(
         {
             "delta": grid,
             "correlation": grid / scale,
             "estimate": effect,
             "std_error": std_error,
-            "conf_low": effect - quantile * std_error,
-            "conf_high": effect + quantile * std_error,
+            "conf_low": effect - critical * std_error,
+            "conf_high": effect + critical * std_error,
         }
     )
     if kind == "modification":

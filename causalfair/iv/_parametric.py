@@ -203,7 +203,9 @@ def _extra_targets(
             for key, value in targets.att_partials(z, a, y, nu, phi).items()
         }
         direct = att.influence[:, 0] * kept / weighted_mean(kept, design.weight)
-        parts.append(replace(att, influence=(direct + stack.correction(partials))[:, None]))
+        influence = direct + stack.correction(partials)
+        influence = influence - weighted_mean(influence, design.weight)
+        parts.append(replace(att, influence=influence[:, None]))
     return join_scores(*parts)
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 from causalfair._core.typing import FloatArray
 from causalfair.iv._scores import (
@@ -92,13 +91,14 @@ class Breakdown:
     interval: float
 
 
-def breakdown(estimate: float, slope: float, vcov: FloatArray, level: float = 0.95) -> Breakdown:
+def breakdown(estimate: float, slope: float, vcov: FloatArray, critical: float) -> Breakdown:
     """Breakdown values of ``estimate + slope * delta`` given the joint covariance matrix.
 
-    The interval covers zero where ``(estimate + slope d)^2 <= c (V00 + 2 d V01 + d^2 V11)``, a
-    quadratic in ``d``.
+    The interval, ``critical`` standard errors to each side, covers zero where
+    ``(estimate + slope d)^2 <= c (V00 + 2 d V01 + d^2 V11)`` with ``c = critical^2``, a quadratic
+    in ``d``.
     """
-    c = float(ndtri(0.5 + level / 2.0)) ** 2
+    c = critical**2
     zero = -estimate / slope if slope != 0.0 else float("inf")
     const = estimate**2 - c * vcov[0, 0]
     if const <= 0.0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, chdtri
+from scipy.special import chdtrc
 
 from causalfair._core.typing import FloatArray
 from causalfair.iv._scores import IVNuisances, weighted_mean
@@ -50,11 +50,11 @@ def ratio_moments(z: FloatArray, a: FloatArray, y: FloatArray, nu: IVNuisances) 
 
 
 def robust_set(
-    u_bar: float, v_bar: float, vcov: FloatArray, level: float = 0.95
+    u_bar: float, v_bar: float, vcov: FloatArray, critical: float
 ) -> list[tuple[float, float]]:
     """Fieller set for ``u_bar/v_bar``.
 
-    All b with ``(u_bar - b v_bar)^2 <= c Var(u_bar - b v_bar)``.
+    All b with ``(u_bar - b v_bar)^2 <= critical^2 Var(u_bar - b v_bar)``.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def robust_set(
         Means of the two moments.
     vcov : (2, 2)
         Covariance matrix of ``(u_bar, v_bar)``, so clusters and weights are already in it.
-    level
-        Confidence level.
+    critical
+        Half-width of an interval in standard errors: 1.96 for 95 %, more with few clusters.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def robust_set(
         One bounded interval; or two half-lines; or the whole line ``[(-inf, inf)]`` when the data
         cannot tell.
     """
-    c = float(chdtri(1.0, 1.0 - level))
+    c = critical**2
     lead = v_bar**2 - c * vcov[1, 1]
     half = u_bar * v_bar - c * vcov[0, 1]
     const = u_bar**2 - c * vcov[0, 0]

@@ -2,64 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair._core.typing import FloatArray
 from causalfair.exceptions import ConvergenceError, DataError, ParameterError
+from causalfair.reward import _absorb_plan as plans
+from causalfair.reward._absorb_plan import Factor, Plan, factorize
 
 __all__ = ["Absorber", "factorize"]
 
-CHUNKS = 4  # fixed, so that sums do not depend on the number of threads
+WIDTH = 8  # columns solved together: one cache line of float64
 PATIENCE = 60  # conjugate-gradient steps before a factorisation is tried
 SOLVERS = ("auto", "cg", "direct", "map")
+ALLOWED = 1e-6  # largest group mean left, in standard deviations of the column
 
 
-def factorize(values: Any) -> tuple[IntArray, Any]:
-    """Codes 0, ..., L - 1 as int32, and the L levels; missing values are a level of their own."""
-    array = np.asarray(values)
-    if array.dtype.kind in "iub" and array.size:
-        low, high = int(array.min()), int(array.max())
-        if low >= 0 and high <= 4 * len(array) + 1024:
-            present = np.bincount(array.astype(np.intp, copy=False), minlength=high + 1) > 0
-            levels = np.flatnonzero(present)
-            if len(levels) == high + 1:
-                return array.astype(np.int32, copy=False), levels
-            return (np.cumsum(present, dtype=np.int32) - np.int32(1))[array], levels
-    import pandas as pd
-
-    codes, levels = pd.factorize(array, sort=False, use_na_sentinel=True)
-    if (codes < 0).any():
-        codes = np.where(codes < 0, len(levels), codes)
-        levels = np.append(np.asarray(levels, dtype=object), None)
-    return codes.astype(np.int32), levels
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Rows sorted by the eliminated factor.
+@dataclass(slots=True)
+class _Block:
+    """Columns ``start, ..., start + len(lanes) - 1`` on their way through the solver.
 
     Attributes
     ----------
-    order : (m,) rows of the user's array, sorted by the eliminated factor.
-    pointer : (L + 1,) where each of its levels starts.
-    codes : (m, F - 1) levels of the other factors, shifted into one vector of ``size`` levels.
-    weight : (m,) weights; group_weight : (L,) their sums.
-    chunks : boundaries of the fixed work chunks, in levels of the eliminated factor.
+    shift : (B,) subtracted first, so that sums do not cancel; spread : (B,) standard deviations.
+    main : (L, B) sums by level of the eliminated factor, then its coefficients.
+    rhs : (size, B) right side of the Schur system; v : (size, B) its solution.
+    worst : largest group mean left, in units of what is allowed.
     """
 
-    order: IntArray
-    pointer: IntArray
-    codes: Any
-    weight: FloatArray
-    group_weight: FloatArray
-    chunks: IntArray
-    size: int
+    start: int
+    lanes: tuple[float, ...]
+    shift: FloatArray
+    spread: FloatArray
+    main: FloatArray
+    rhs: FloatArray
+    v: FloatArray
+    steps: int = 0
+    converged: bool = True
+    worst: float = field(default=0.0)
 
 
 class Absorber(BaseEstimator):
@@ -67,15 +54,15 @@ class Absorber(BaseEstimator):
 
     The factor with most levels is eliminated exactly. The coefficients of the others solve the
     Schur complement that is left: in one pass when there is nothing left, by preconditioned
-    conjugate gradients on blocks of eight columns, or by a sparse factorisation when the factors
-    are weakly linked and the iterations stall. The result is verified.
+    conjugate gradients on blocks of up to eight columns, or by a sparse factorisation when the
+    factors are weakly linked and the iterations stall. The result is verified.
 
     Parameters
     ----------
     solver : {"auto", "cg", "direct", "map"}, default "auto"
         ``"auto"`` starts with conjugate gradients and changes to the factorisation after 60 steps
-        without convergence. ``"map"`` is the classical method of alternating projections, kept as
-        a cross-check.
+        without convergence, where its size allows. ``"map"`` is the classical method of alternating
+        projections, kept as a cross-check.
     tol : float, default 1e-8
         Stop when the preconditioned residual norm falls below ``tol`` of its start.
     max_iter : int, default 1000
@@ -87,6 +74,8 @@ class Absorber(BaseEstimator):
         Levels of each factor among the rows that carry information.
     n_singletons_ : int
         Rows dropped because they are alone in a level; their residual is exactly zero.
+    keep_ : numpy.ndarray of bool of shape (n,)
+        The other rows.
     n_components_ : int
         Connected components of the first two factors.
     df_absorbed_ : int
@@ -105,7 +94,8 @@ class Absorber(BaseEstimator):
     -----
     With ``P`` the weighted projection on the eliminated factor and ``D`` the dummies of the others,
     ``(D'W(I - P)D) v = D'W(I - P) a`` and the residual is ``(I - P)(a - D v)``. One step costs one
-    pass over the rows and serves eight columns.
+    pass over the codes and serves eight columns; the columns themselves are read twice, in order.
+    Blocks of columns run on Numba's threads and give the same bits for any number of them.
 
     References
     ----------
@@ -144,25 +134,36 @@ class Absorber(BaseEstimator):
         """
         if self.solver not in SOLVERS:
             raise ParameterError(f"solver={self.solver!r} must be one of {', '.join(SOLVERS)}.")
-        named = _named_factors(factors)
-        coded = [factorize(column)[0] for column in named.values()]
-        n = len(coded[0])
-        _check_factors(named, coded)
-        weight = _check_weights(weights, n)
-        keep, stacked = _informative_rows(coded)
-        kept = [c if keep.all() else factorize(c[keep])[0] for c in coded]
-        del stacked
-        self.names_ = tuple(named)
+        named = plans.named_factors(factors)
+        coded = {name: plans.code_factor(column) for name, column in named.items()}
+        for name, factor in coded.items():
+            n = len(factor.codes)
+            if n > 1 and len(factor.counts) == n:
+                raise DataError(
+                    f"Absorber.fit: factor {name!r} has as many levels as rows ({n}), so it "
+                    "explains everything. It looks like a row identifier; leave it out."
+                )
+        return self._fit_coded(coded, weights)
+
+    def _fit_coded(self, coded: dict[str, Factor], weights: Any) -> Absorber:
+        """Plan from coded factors; rows alone in a level are set aside."""
+        factors = list(coded.values())
+        n = len(factors[0].codes)
+        weight = plans.check_weights(weights, n)
+        keep = plans.informative_rows(factors)
+        whole = bool(keep.all())
+        if not whole:
+            factors = [plans.recode(factor, keep) for factor in factors]
+            weight = None if weight is None else weight[keep]
+        self.names_ = tuple(coded)
         self.n_rows_, self.keep_ = n, keep
         self.n_singletons_ = int(n - keep.sum())
-        self.n_levels_ = tuple(int(c.max()) + 1 if c.size else 0 for c in kept)
-        self._unit_weight = weights is None
-        self._plan = _make_plan(kept, np.flatnonzero(keep), weight[keep], self.n_levels_)
-        self._codes = kept
+        self.n_levels_ = tuple(len(factor.counts) for factor in factors)
+        self._factors, self._whole = factors, whole
+        self._plan = plans.make_plan(factors, weight)
         self._factored: Any = None
-        self._diagonal: Any = None
+        self._diagonal: FloatArray | None = None
         self._components: int | None = None
-        self._stalled = False
         return self
 
     # What was absorbed ------------------------------------------------------------------------
@@ -171,7 +172,7 @@ class Absorber(BaseEstimator):
     def n_components_(self) -> int:
         """Connected components of the first two factors."""
         if self._components is None:
-            self._components = _count_components(self._codes, self.n_levels_)
+            self._components = plans.count_components(self._factors)
         return self._components
 
     @property
@@ -180,7 +181,7 @@ class Absorber(BaseEstimator):
         return self.degrees_of_freedom()
 
     def degrees_of_freedom(self, cluster: Any = None) -> int:
-        """Absorbed degrees of freedom, factors nested in ``cluster`` not counted.
+        """Absorbed degrees of freedom; factors nested in ``cluster`` count only as a constant.
 
         Parameters
         ----------
@@ -190,17 +191,18 @@ class Absorber(BaseEstimator):
         Returns
         -------
         int
-            Degrees of freedom.
+            Degrees of freedom; exact for one and two factors, an upper bound for more.
         """
-        levels, codes = list(self.n_levels_), list(self._codes)
+        factors = self._factors
         if cluster is not None:
-            labels = factorize(np.asarray(cluster).reshape(len(self.keep_), -1)[:, 0])[0]
-            labels = labels[self.keep_]
-            free = [j for j, c in enumerate(codes) if not _is_nested(c, labels)]
-            levels, codes = [levels[j] for j in free], [codes[j] for j in free]
-        if len(levels) < 2:
-            return int(sum(levels))
-        linked = _count_components(codes, tuple(levels))
+            labels = factorize(np.asarray(cluster).reshape(self.n_rows_, -1)[:, 0])[0][self.keep_]
+            factors = [f for f in factors if not plans.is_nested(f.codes, labels)]
+        if not factors:
+            return 1
+        levels = [len(factor.counts) for factor in factors]
+        if len(levels) == 1:
+            return levels[0]
+        linked = plans.count_components(factors)
         return int(levels[0] + levels[1] - linked + sum(level - 1 for level in levels[2:]))
 
     # Residuals --------------------------------------------------------------------------------
@@ -224,14 +226,15 @@ class Absorber(BaseEstimator):
             A weighted group mean of the result exceeds 1e-6 standard deviations.
         """
         check_is_fitted(self, "_plan")
-        columns, flat = _columns(A, self.n_rows_)
-        out = np.zeros_like(columns)
-        if self.keep_.any():
-            if self.solver == "map":
-                self._project(columns, out)
-            else:
-                self._solve(columns, out)
-            self._verify(columns, out)
+        columns, flat = self._columns(A)
+        kept = columns if self._whole else np.ascontiguousarray(columns[self.keep_])
+        out = np.empty_like(kept)
+        if len(kept):
+            self._check(self._map(kept, out) if self.solver == "map" else self._solve(kept, out))
+        if not self._whole:
+            whole = np.zeros_like(columns)
+            whole[self.keep_] = out
+            out = whole
         return out[:, 0] if flat else out
 
     def effects(self, a: Any) -> dict[str, FloatArray]:
@@ -250,366 +253,237 @@ class Absorber(BaseEstimator):
             two factors or more they are identified only within components.
         """
         check_is_fitted(self, "_plan")
-        columns, _ = _columns(a, self.n_rows_)
+        columns, _ = self._columns(a)
+        kept = np.ascontiguousarray(columns[self.keep_, :1])
+        if not len(kept):
+            return {name: np.empty(0) for name in self.names_}
+        (block,) = self._solve(kept, np.empty_like(kept))
+        plan, start = self._plan, 0
+        names, v = self.names_, block.v[:, 0]
+        if len(self.n_levels_) > 1:
+            labels = dict(enumerate(plans.component_labels(self._factors)))
+        parts = {}
+        fitted = kept[:, 0].copy()
+        for j in plan.others:
+            part = v[start : start + self.n_levels_[j]]
+            where = labels.get(j, np.zeros(len(part), dtype=np.intp))
+            part = part - (np.bincount(where, part) / np.bincount(where).clip(1))[where]
+            parts[names[j]] = part
+            fitted -= part[self._factors[j].codes]
+            start += self.n_levels_[j]
+        parts[names[plan.eliminated]] = np.bincount(plan.main, plan.weight * fitted) / plan.total
+        return {name: parts[name] for name in names}
+
+    def _columns(self, A: Any) -> tuple[FloatArray, bool]:
+        array = np.asarray(A, dtype=np.float64)
+        flat = array.ndim == 1
+        array = np.ascontiguousarray(array[:, None] if flat else array)
+        if array.ndim != 2 or len(array) != self.n_rows_:
+            raise DataError(
+                f"Absorber.residualize: A has shape {np.shape(A)}; fit saw {self.n_rows_} rows, so "
+                f"it needs ({self.n_rows_},) or ({self.n_rows_}, d)."
+            )
+        if not self._whole:  # otherwise the sums of the first pass tell
+            _check_finite(array)
+        return array, flat
+
+    # Solvers ----------------------------------------------------------------------------------
+
+    def _solve(self, columns: FloatArray, out: FloatArray) -> list[_Block]:
+        """Sums by level, coefficients, residuals; each step for all blocks at once."""
         plan = self._plan
-        block = np.ascontiguousarray(columns[plan.order, :1])
-        fitted = block[:, 0].copy()
-        main, others = _split(self.n_levels_)
-        coefficient: dict[str, FloatArray] = {}
+        d = columns.shape[1]
+        sample = columns[:: max(1, len(columns) // 1024)].mean(axis=0)
+        edges = np.linspace(0, d, _n_blocks(d) + 1).astype(int).tolist()
+        empty = np.empty(0)
+        blocks = [
+            _Block(int(a), (0.0,) * int(b - a), sample[a:b], empty, empty, empty, empty)
+            for a, b in pairwise(edges)
+        ]
+        _each(lambda block: _start(plan, columns, block), blocks)
+        if not all(np.isfinite(block.spread).all() for block in blocks):
+            _check_finite(columns)
+        self.solver_used_ = "means"
         if plan.size:
-            from causalfair.reward import _kernels
+            self.solver_used_ = "direct" if self.solver == "direct" else self._iterate(blocks)
+            if self.solver_used_ == "direct":
+                self._direct(blocks)
+        _each(lambda block: _finish(plan, columns, out, block), blocks)
+        self.n_iter_ = max(block.steps for block in blocks) if d else 0
+        return blocks
 
-            _kernels.centre_groups(plan.chunks, plan.pointer, plan.weight, plan.group_weight, block)
-            v = self._coefficients(block)[:, 0]
-            labels = _component_labels(self._codes, self.n_levels_)
-            start = 0
-            for j in others:
-                part = v[start : start + self.n_levels_[j]]
-                where = labels[j] if j in labels else np.zeros(len(part), dtype=np.intp)
-                part = part - (np.bincount(where, part) / np.bincount(where))[where]
-                coefficient[self.names_[j]] = part
-                fitted -= part[plan.codes[:, others.index(j)] - start]
-                start += self.n_levels_[j]
-        sums = np.add.reduceat(plan.weight * fitted, plan.pointer[:-1])
-        coefficient[self.names_[main]] = sums / plan.group_weight
-        return {name: coefficient[name] for name in self.names_}
-
-    def _solve(self, columns: FloatArray, out: FloatArray) -> None:
-        from causalfair.reward import _kernels
-
-        plan = self._plan
-        self.solver_used_, self.n_iter_ = ("means" if not plan.size else "cg"), 0
-        for start, stop in _blocks(columns.shape[1]):
-            block = columns[plan.order, start:stop]
-            block = np.ascontiguousarray(block)
-            layout = (plan.chunks, plan.pointer)
-            _kernels.centre_groups(*layout, plan.weight, plan.group_weight, block)
-            if plan.size:
-                v = self._coefficients(block)
-                _kernels.subtract_fit(*layout, plan.codes, plan.weight, plan.group_weight, v, block)
-            out[plan.order, start:stop] = block
-
-    def _coefficients(self, centred: FloatArray) -> FloatArray:
-        """Solve ``S v = D'W a`` for centred columns (m, B)."""
-        from causalfair.reward import _kernels
-
-        plan = self._plan
-        parts = np.empty((len(plan.chunks) - 1, plan.size, centred.shape[1]))
-        _kernels.scatter(plan.chunks, plan.pointer, plan.codes, plan.weight, centred, parts)
-        rhs = _add(parts)
-        if self.solver == "direct" or self._stalled:
-            return self._direct(rhs)
-        patience = PATIENCE if self.solver == "auto" else self.max_iter
-        v, converged = self._conjugate_gradients(rhs, patience)
-        if converged or self.solver == "cg":
-            return v
-        self._stalled = True
-        return self._direct(rhs)
-
-    def _operator(self, width: int) -> Any:
-        from causalfair.reward import _kernels
-
-        plan = self._plan
-        shape = (len(plan.chunks) - 1, plan.size)
-        layout = (plan.chunks, plan.pointer, plan.codes, plan.weight, plan.group_weight)
-        if width == 1:
-            single = np.empty(shape)
-
-            def apply_one(v: FloatArray) -> FloatArray:
-                _kernels.schur_apply1(*layout, np.ascontiguousarray(v[:, 0]), single)
-                return _add(single)[:, None]
-
-            return apply_one
-        parts = np.empty((*shape, _kernels.WIDTH))
-        padded = np.zeros((plan.size, _kernels.WIDTH))
-
-        def apply_block(v: FloatArray) -> FloatArray:
-            padded[:, : v.shape[1]] = v
-            _kernels.schur_apply8(*layout, padded, parts)
-            return _add(parts)[:, : v.shape[1]]
-
-        return apply_block
-
-    def _conjugate_gradients(self, rhs: FloatArray, steps: int) -> tuple[FloatArray, bool]:
-        """Jacobi-preconditioned conjugate gradients, all columns of a block in step."""
+    def _iterate(self, blocks: list[_Block]) -> str:
+        """Conjugate gradients for all blocks; ``"direct"`` where any of them stalls."""
         from causalfair.reward import _kernels
 
         plan = self._plan
         if self._diagonal is None:
             diagonal = _kernels.schur_diagonal(
-                plan.pointer, plan.codes, plan.weight, plan.group_weight, plan.size
+                plan.pointer, plan.sorted_codes, plan.sorted_weight, plan.total, plan.size
             )
             floor = 1e-12 * max(float(diagonal.max(initial=0.0)), np.finfo(float).tiny)
             self._diagonal = np.where(diagonal > floor, diagonal, np.inf)
         scale = self._diagonal[:, None]
-        apply = self._operator(rhs.shape[1])
-        v, residual = np.zeros_like(rhs), rhs.copy()
-        preconditioned = residual / scale
-        direction = preconditioned.copy()
-        norm = (residual * preconditioned).sum(axis=0)
-        goal = norm * self.tol**2
-        for step in range(steps):
-            if (norm <= goal).all():
-                self.n_iter_ = max(self.n_iter_, step) if hasattr(self, "n_iter_") else step
-                return v, True
-            moved = apply(direction)
-            curvature = (direction * moved).sum(axis=0)
-            live = (norm > goal) & (curvature > 0)
-            alpha = np.where(live, norm / np.where(curvature > 0, curvature, 1.0), 0.0)
-            v += alpha * direction
-            residual -= alpha * moved
-            preconditioned = residual / scale
-            new = (residual * preconditioned).sum(axis=0)
-            beta = np.where(live, new / np.where(norm > 0, norm, 1.0), 0.0)
-            direction = preconditioned + beta * direction
-            norm = np.where(live, new, norm)
-        self.n_iter_ = steps
-        return v, bool((norm <= goal).all())
+        may_factor = self.solver == "auto" and plans.can_factor(plan)
+        steps = min(PATIENCE, self.max_iter) if may_factor else self.max_iter
+        stalled: list[bool] = []  # one block that stalls decides for all: no need to wait for it
 
-    def _direct(self, rhs: FloatArray) -> FloatArray:
+        def solve(block: _Block) -> None:
+            if not stalled:
+                _conjugate_gradients(plan, scale, block, self.tol, steps)
+                if may_factor and not block.converged:
+                    stalled.append(True)
+
+        _each(solve, blocks)
+        return "direct" if stalled else "cg"
+
+    def _direct(self, blocks: list[_Block]) -> None:
         """Sparse factorisation of the grounded Schur complement, with two refinements."""
-        self.solver_used_ = "direct"
         if self._factored is None:
-            self._factored = _factor(self._plan)
+            self._factored = plans.factor_schur(self._plan)
         matrix, solve = self._factored
-        v = solve(rhs)
-        for _ in range(2):
-            v = v + solve(rhs - matrix @ v)
-        return np.ascontiguousarray(v)
+        for block in blocks:
+            v = solve(block.rhs)
+            for _ in range(2):
+                v = v + solve(block.rhs - matrix @ v)
+            block.v, block.steps, block.converged = np.ascontiguousarray(v), 0, True
 
-    def _project(self, columns: FloatArray, out: FloatArray) -> None:
+    def _map(self, columns: FloatArray, out: FloatArray) -> list[_Block]:
         """Classical alternating projections, one column at a time."""
         from causalfair.reward import _kernels
 
-        codes = np.ascontiguousarray(np.column_stack(self._codes))
+        _check_finite(columns)
+        weight = np.ascontiguousarray(np.broadcast_to(self._plan.weight, len(columns)))
+        codes = np.ascontiguousarray(np.column_stack([f.codes for f in self._factors]))
         offsets = np.concatenate([[0], np.cumsum(self.n_levels_)]).astype(np.int64)
-        weight = np.empty(len(codes))
-        weight[np.argsort(self._plan.order)] = self._plan.weight
-        weight = self._plan.weight[np.argsort(self._plan.order)]
-        mass = np.concatenate(
-            [np.bincount(c, weight, L) for c, L in zip(self._codes, self.n_levels_, strict=True)]
-        )
+        mass = np.concatenate([np.bincount(f.codes, weight, len(f.counts)) for f in self._factors])
         self.solver_used_, self.n_iter_ = "map", 0
-        for j in range(columns.shape[1]):
-            values = columns[self.keep_, j].copy()
-            tol = self.tol * max(float(values.std()), np.finfo(float).tiny)
-            sweeps = _kernels.map_sweeps(codes, weight, mass, offsets, values, tol, self.max_iter)
-            self.n_iter_ = max(self.n_iter_, int(sweeps))
-            out[self.keep_, j] = values
-
-    def _verify(self, columns: FloatArray, out: FloatArray) -> None:
-        """Every weighted group mean is zero to 1e-6 standard deviations of its column."""
-        from causalfair.reward import _kernels
-
-        plan = self._plan
-        spread = columns.std(axis=0)
-        allowed = 1e-6 * np.where(spread > 0, spread, 1.0)
         worst = 0.0
-        for start, stop in _blocks(out.shape[1]):
-            block = np.ascontiguousarray(out[plan.order, start:stop])
-            sums = _group_sums(plan, block)
-            ratios = [np.abs(sums / plan.group_weight[:, None]).max(axis=0)]
-            if plan.size:
-                parts = np.empty((len(plan.chunks) - 1, plan.size, block.shape[1]))
-                _kernels.scatter(plan.chunks, plan.pointer, plan.codes, plan.weight, block, parts)
-                mass = self._level_weight()[:, None]
-                ratios.append(np.abs(_add(parts) / mass).max(axis=0))
-            worst = max(worst, float((np.max(ratios, axis=0) / allowed[start:stop]).max()))
+        for j in range(columns.shape[1]):
+            values = columns[:, j].copy()
+            spread = max(float(values.std()), np.finfo(float).tiny)
+            sweeps = _kernels.map_sweeps(
+                codes, weight, mass, offsets, values, self.tol * spread, self.max_iter
+            )
+            self.n_iter_ = max(self.n_iter_, int(sweeps))
+            out[:, j] = values
+            left = [
+                np.abs(np.bincount(f.codes, weight * values) / m).max()
+                for f, m in zip(self._factors, np.split(mass, offsets[1:-1]), strict=True)
+            ]
+            worst = max(worst, float(max(left)) / (ALLOWED * spread))
+        empty = np.empty(0)
+        return [_Block(0, (), empty, empty, empty, empty, empty, worst=worst)]
+
+    def _check(self, blocks: list[_Block]) -> None:
+        """Every weighted group mean of the result is zero to 1e-6 standard deviations."""
+        worst = max((block.worst for block in blocks), default=0.0)
         if worst > 1:
             raise ConvergenceError(
-                f"Absorber: the largest group mean left is {worst * 1e-6:.2g} standard deviations "
-                f"after {self.n_iter_} steps of solver={self.solver!r}; 1e-6 is allowed. Use "
-                'solver="direct" for weakly linked factors, or raise max_iter.'
-            )
-
-    def _level_weight(self) -> FloatArray:
-        plan = self._plan
-        mass = np.zeros(plan.size)
-        for column in plan.codes.T:
-            mass += np.bincount(column, plan.weight, plan.size)
-        return np.where(mass > 0, mass, 1.0)
-
-
-def _named_factors(factors: Any) -> dict[str, Any]:
-    if isinstance(factors, Mapping):
-        return {str(k): np.asarray(v) for k, v in factors.items()}
-    if hasattr(factors, "columns"):
-        return {str(k): np.asarray(factors[k]) for k in factors.columns}
-    if isinstance(factors, np.ndarray):
-        columns = [factors] if factors.ndim == 1 else list(factors.T)
-    elif isinstance(factors, Sequence) and len(factors) and np.ndim(factors[0]) == 1:
-        columns = list(factors)
-    else:
-        raise DataError(
-            "Absorber.fit needs factors as an (n, F) array, a list of (n,) arrays, a mapping or a "
-            f"frame; got {type(factors).__name__}."
-        )
-    return {f"factor{j}": np.asarray(column) for j, column in enumerate(columns)}
-
-
-def _check_factors(named: Mapping[str, Any], coded: list[IntArray]) -> None:
-    lengths = {name: len(c) for name, c in zip(named, coded, strict=True)}
-    if not lengths or len(set(lengths.values())) > 1 or not len(coded[0]):
-        shown = ", ".join(f"{k} {v}" for k, v in lengths.items()) or "no factor"
-        raise DataError(f"Absorber.fit: factors need one common, positive length; got {shown}.")
-    n = len(coded[0])
-    for name, codes in zip(named, coded, strict=True):
-        if n > 1 and int(codes.max()) + 1 == n:
-            raise DataError(
-                f"Absorber.fit: factor {name!r} has as many levels as rows ({n}), so it explains "
-                "everything. It looks like a row identifier; leave it out."
+                f"Absorber: the largest group mean left is {worst * ALLOWED:.2g} standard "
+                f"deviations after {self.n_iter_} steps of solver={self.solver!r}; {ALLOWED:g} is "
+                'allowed. Use solver="direct" for weakly linked factors, or raise max_iter.'
             )
 
 
-def _check_weights(weights: Any, n: int) -> FloatArray:
-    if weights is None:
-        return np.ones(n)
-    array = np.array(weights, dtype=np.float64)
-    if array.shape != (n,):
-        raise DataError(f"Absorber.fit: weights has shape {array.shape}; it needs ({n},).")
-    bad = int((~(array > 0) | ~np.isfinite(array)).sum())
-    if bad:
-        raise DataError(
-            f"Absorber.fit: {bad} of {n} weights are not positive and finite; drop those rows."
-        )
-    return array
-
-
-def _columns(A: Any, n: int) -> tuple[FloatArray, bool]:
-    array = np.asarray(A, dtype=np.float64)
-    flat = array.ndim == 1
-    array = array[:, None] if flat else array
-    if array.ndim != 2 or len(array) != n:
-        raise DataError(
-            f"Absorber.residualize: A has shape {np.shape(A)}; fit saw {n} rows, so it needs ({n},) "
-            f"or ({n}, d)."
-        )
+def _check_finite(array: FloatArray) -> None:
     missing = int((~np.isfinite(array)).sum())
     if missing:
         raise DataError(
             f"Absorber.residualize: A has {missing} missing or infinite value(s); drop those rows."
         )
-    return array, flat
 
 
-def _informative_rows(coded: list[IntArray]) -> tuple[BoolArray, Any]:
+def _n_blocks(d: int) -> int:
+    """Blocks of at most eight columns, two of them from five columns on."""
+    return max(-(-d // WIDTH), min(2, -(-d // 4)), 1)
+
+
+def _each(work: Callable[[_Block], None], blocks: list[_Block]) -> None:
+    """Do the work for every block, on as many threads as Numba may use."""
     from causalfair.reward import _kernels
 
-    sizes = [int(c.max()) + 1 for c in coded]
-    counts = [np.bincount(c, minlength=size) for c, size in zip(coded, sizes, strict=True)]
-    if all(int(c.min()) > 1 for c in counts):
-        return np.ones(len(coded[0]), dtype=bool), None
-    stacked = np.ascontiguousarray(np.column_stack(coded))
-    offsets = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
-    keep = _kernels.drop_singletons(stacked, np.concatenate(counts).astype(np.int64), offsets)
-    return keep, stacked
+    threads = min(_kernels.get_num_threads(), len(blocks))
+    if threads < 2:
+        for block in blocks:
+            work(block)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, blocks))
 
 
-def _split(levels: tuple[int, ...]) -> tuple[int, list[int]]:
-    """The eliminated factor, and the others with more than one level."""
-    main = int(np.argmax(levels))
-    others = [j for j in range(len(levels)) if j != main]
-    return main, sorted(others, key=lambda j: -levels[j])
-
-
-def _make_plan(
-    codes: list[IntArray], rows: IntArray, weight: FloatArray, levels: tuple[int, ...]
-) -> _Plan:
+def _start(plan: Plan, columns: FloatArray, block: _Block) -> None:
+    """Sums by level and the right side of the Schur system."""
     from causalfair.reward import _kernels
 
-    main, others = _split(levels)
-    size = int(sum(levels[j] for j in others))
-    if not len(rows):
-        empty = np.zeros(1, dtype=np.int64)
-        return _Plan(rows, empty, np.zeros((0, len(others)), np.int32), weight, weight, empty, size)
-    order, pointer = _kernels.counting_sort(np.ascontiguousarray(codes[main]), levels[main])
-    shifted = np.empty((len(rows), len(others)), dtype=np.int32)
-    start = 0
-    for column, j in enumerate(others):
-        shifted[:, column] = codes[j][order]
-        shifted[:, column] += start
-        start += levels[j]
-    sorted_weight = weight[order]
-    total = np.add.reduceat(sorted_weight, pointer[:-1])
-    wanted = 1 if size * CHUNKS > len(rows) else CHUNKS
-    goals = np.linspace(0, len(rows), wanted + 1)[1:-1]
-    inner = np.searchsorted(pointer, goals)
-    chunks = np.concatenate([[0], inner, [len(pointer) - 1]]).astype(np.int64)
-    source = order if len(rows) == rows[-1] + 1 else rows[order]
-    return _Plan(source, pointer, shifted, sorted_weight, total, chunks, size)
+    width = len(block.lanes)
+    block.main = np.zeros((len(plan.total), width))
+    block.rhs = np.zeros((plan.size, width))
+    moments = np.zeros((2, width))
+    _kernels.sum_levels(
+        plan.main, plan.codes, plan.weight, block.lanes, plan.links, columns, block.start,
+        block.shift, block.main, block.rhs, moments,
+    )  # fmt: skip
+    n = len(columns)
+    block.spread = np.sqrt(np.maximum(moments[1] / n - (moments[0] / n) ** 2, 0.0))
+    block.v = np.zeros_like(block.rhs)
+    if plan.size:
+        _kernels.subtract_means(
+            plan.pointer, plan.sorted_codes, plan.sorted_weight, block.lanes, plan.links,
+            block.main / plan.total[:, None], block.rhs,
+        )  # fmt: skip
 
 
-def _group_sums(plan: _Plan, block: FloatArray) -> FloatArray:
-    return np.asarray(np.add.reduceat(plan.weight[:, None] * block, plan.pointer[:-1], axis=0))
+def _finish(plan: Plan, columns: FloatArray, out: FloatArray, block: _Block) -> None:
+    """Residuals, and the largest group mean that is left in them."""
+    from causalfair.reward import _kernels
+
+    _kernels.main_effects(
+        plan.pointer, plan.sorted_codes, plan.sorted_weight, plan.total, block.lanes, plan.links,
+        block.v, block.main,
+    )  # fmt: skip
+    left = np.zeros_like(block.v)
+    _kernels.subtract_effects(
+        plan.main, plan.codes, plan.weight, block.lanes, plan.links, columns, block.start,
+        block.shift, block.main, block.v, out, left,
+    )  # fmt: skip
+    # Means by level of the eliminated factor vanish by construction; those of the others need not.
+    means = np.abs(left / plan.level_total[:, None]).max(axis=0, initial=0.0)
+    rounding = 1e-12 * (np.abs(block.shift) + block.spread) + np.finfo(float).tiny
+    block.worst = float((means / (ALLOWED * block.spread + rounding)).max(initial=0.0))
 
 
-def _add(parts: FloatArray) -> FloatArray:
-    """Sum of the chunks, in order."""
-    total = parts[0].copy()
-    for part in parts[1:]:
-        total += part
-    return total
+def _conjugate_gradients(
+    plan: Plan, scale: FloatArray, block: _Block, tol: float, steps: int
+) -> None:
+    """Jacobi-preconditioned conjugate gradients, all columns of a block in step."""
+    from causalfair.reward import _kernels
 
-
-def _blocks(d: int) -> list[tuple[int, int]]:
-    """Blocks of eight columns; one or two left over go alone."""
-    from causalfair.reward._kernels import WIDTH
-
-    full = d - d % WIDTH
-    blocks = [(start, start + WIDTH) for start in range(0, full, WIDTH)]
-    if d - full > 2:
-        return [*blocks, (full, d)]
-    return [*blocks, *((j, j + 1) for j in range(full, d))]
-
-
-def _factor(plan: _Plan) -> Any:
-    """The Schur complement as a sparse matrix, and a solver for it."""
-    from scipy import sparse
-    from scipy.sparse.linalg import splu
-
-    m, groups = len(plan.order), len(plan.pointer) - 1
-    rows = np.repeat(np.arange(m), plan.codes.shape[1])
-    dummies = sparse.csr_matrix(
-        (np.ones(rows.size), (rows, plan.codes.ravel())), shape=(m, plan.size)
-    )
-    group = np.repeat(np.arange(groups), np.diff(plan.pointer))
-    main = sparse.csr_matrix((plan.weight, (group, np.arange(m))), shape=(groups, m))
-    cells = (main @ dummies).tocsr()
-    within = dummies.T @ sparse.diags(plan.weight) @ dummies
-    matrix = (within - cells.T @ sparse.diags(1 / plan.group_weight) @ cells).tocsc()
-    ground = 1e-11 * float(matrix.diagonal().mean())
-    grounded = (matrix + ground * sparse.eye(plan.size)).tocsc()
-    factored = splu(
-        grounded, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    )
-    return matrix, factored.solve
-
-
-def _component_labels(codes: list[IntArray], levels: tuple[int, ...]) -> dict[int, IntArray]:
-    """Component of every level of the first two factors."""
-    if len(codes) < 2:
-        return {}
-    from scipy import sparse
-    from scipy.sparse.csgraph import connected_components
-
-    size = levels[0] + levels[1]
-    links = sparse.coo_matrix(
-        (np.ones(len(codes[0]), dtype=np.int8), (codes[0], codes[1] + levels[0])),
-        shape=(size, size),
-    )
-    labels = connected_components(links, directed=False)[1]
-    return {0: labels[: levels[0]], 1: labels[levels[0] :]}
-
-
-def _count_components(codes: list[IntArray], levels: tuple[int, ...]) -> int:
-    if len(codes) < 2:
-        return levels[0] if codes else 0
-    labels = _component_labels(codes, levels)
-    return int(max(labels[0].max(), labels[1].max())) + 1
-
-
-def _is_nested(codes: IntArray, cluster: IntArray) -> bool:
-    """Whether every level lies in one cluster."""
-    first = np.empty(int(codes.max()) + 1, dtype=cluster.dtype)
-    first[codes] = cluster
-    return bool((first[codes] == cluster).all())
+    v, residual = np.zeros_like(block.rhs), block.rhs.copy()
+    preconditioned = residual / scale
+    direction = preconditioned.copy()
+    norm = (residual * preconditioned).sum(axis=0)
+    # A right side that is rounding error counts as zero.
+    noise = (np.finfo(float).eps * (np.abs(block.shift) + block.spread)) ** 2 * len(plan.main)
+    goal = np.maximum(norm * tol**2, noise)
+    moved = np.empty_like(v)
+    for step in range(steps + 1):
+        live = norm > goal
+        block.steps, block.converged = step, not live.any()
+        if block.converged or step == steps:
+            break
+        _kernels.schur_product(
+            plan.pointer, plan.sorted_codes, plan.sorted_weight, plan.total, block.lanes,
+            plan.links, direction, moved,
+        )  # fmt: skip
+        curvature = (direction * moved).sum(axis=0)
+        live &= curvature > 0
+        alpha = np.where(live, norm / np.where(live, curvature, 1.0), 0.0)
+        v += alpha * direction
+        residual -= alpha * moved
+        preconditioned = residual / scale
+        new = (residual * preconditioned).sum(axis=0)
+        beta = np.where(live, new / np.where(live, norm, 1.0), 0.0)
+        direction = preconditioned + beta * direction
+        norm = np.where(live, new, norm)
+    block.v = v

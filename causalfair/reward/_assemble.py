@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,16 @@ from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_matrix
 from causalfair.exceptions import DataError, ParameterError
 from causalfair.reward._confounders import build_confounders
-from causalfair.reward._data import RewardData, fold_groups, read_outcome
-from causalfair.reward._features import as_texts, make_featurizer
+from causalfair.reward._data import (
+    RewardData,
+    fold_groups,
+    hold_strata_together,
+    read_outcome,
+)
+from causalfair.reward._encoders import make_featurizer
+from causalfair.reward._features import as_texts
 from causalfair.reward._methods import MethodFit, Problem, Stacked
+from causalfair.reward._ridge import PENALTIES, make_gram, penalty_path
 from causalfair.reward._score import pairwise_accuracy
 
 __all__ = ["make_problem"]
@@ -42,10 +50,11 @@ def make_problem(
             f"{confounders.n_singletons:,} row(s) ({share:.1%}) are alone in a level and say "
             "nothing about the text."
         )
-    groups = None if estimator.penalty == "gcv" else fold_groups(data)
+    groups = fold_groups(data)
+    split = hold_strata_together(groups, confounders.finest(), data.n, estimator.n_folds)
     problem = Problem(
-        X, y, weight, confounders, blocks, names, groups, data.roles.cluster,
-        estimator.n_folds, child_seed(root, 1),
+        X, y, weight, confounders, blocks, names, None if estimator.penalty == "gcv" else groups,
+        data.roles.cluster, estimator.n_folds, child_seed(root, 1), split,
     )  # fmt: skip
     return _trusting(estimator, data, problem)
 
@@ -124,48 +133,36 @@ def _trusting(estimator: Any, data: RewardData, problem: Problem) -> Problem:
 def _scaled(problem: Problem, tested: Any, trust: float) -> Problem:
     weight = np.where(tested, trust, 1.0) * problem.weight
     weight = weight * (len(weight) / weight.sum())
-    return Problem(
-        problem.X, problem.y, weight, problem.confounders, problem.blocks, problem.names,
-        problem.groups, problem.cluster, problem.n_folds, problem.seed,
-    )  # fmt: skip
+    return replace(problem, weight=weight, _cache={})
 
 
 def _held_out_experiments(problem: Problem, tested: Any) -> float:
     """Loss within experiments that were held out, at the best penalty of the path."""
-    from causalfair.reward._methods import _fold_grams, _training
-    from causalfair.reward._ridge import PENALTIES, _spectrum, make_gram
-
-    kept = problem.share > 0
-    gram = make_gram(
-        problem.within, problem.y_within, problem.weight, kept=kept, blocks=problem.blocks
-    )
     total = np.zeros(len(PENALTIES))
-    parts = _fold_grams(problem, problem.within, problem.y_within)
-    for fold, part in enumerate(parts):
-        rows = np.flatnonzero((problem.folds == fold) & tested)
-        spectrum = _spectrum(_training(gram, part)[0], gram.scale, kept)
-        for j, penalty in enumerate(PENALTIES):
-            coef = spectrum.solve(_training(gram, part)[1], float(penalty))
-            total[j] += ((problem.y_within[rows] - problem.within[rows] @ coef) ** 2).sum()
+    for train, test, rows in problem.parts():
+        gram = make_gram(
+            train.within, train.y_within, train.weight, kept=train.share > 0, blocks=train.blocks
+        )
+        coef = penalty_path(gram)
+        inside = tested[rows]
+        gap = test.y_within[inside, None] - test.within[inside] @ coef
+        total += (gap**2).sum(axis=0)
     return float(total.min() / tested.sum())
 
 
 def held_out_accuracy(problem: Problem, scores: FloatArray) -> tuple[float, int]:
-    """Within-stratum pairwise accuracy of out-of-fold scores against the outcome.
+    """Accuracy of out-of-fold scores on pairs inside a stratum and a fold, and their number.
 
-    Where numeric confounders vary inside strata, outcomes are compared net of them.
+    Where numeric confounders vary inside strata, outcomes and scores are compared net of them.
     """
+    pure = problem.confounders.is_pure
+    cells = problem.confounders.strata() * problem.n_folds + problem.folds
     return pairwise_accuracy(
-        problem.confounders.residualize(scores) if not _pure(problem) else scores,
-        problem.y_within,
-        problem.confounders.strata(),
+        scores if pure else problem.held_out(scores),
+        problem.y if pure else problem.held_out(problem.y),
+        cells,
         child_seed(problem.seed, 5),
     )
-
-
-def _pure(problem: Problem) -> bool:
-    basis = getattr(problem.confounders, "basis", None)
-    return basis is None or not basis.size
 
 
 def named_estimates(fit: Any, problem: Problem, slope: Any, sample_id: str) -> Any:
@@ -178,20 +175,31 @@ def named_estimates(fit: Any, problem: Problem, slope: Any, sample_id: str) -> A
             return slope
         zeros = np.zeros((len(problem.y), 1))
         return InfluenceEstimates([0.0], zeros, ["calibration slope"], sample_id=sample_id)
-    table = fit.inference
-    joint = fit.method == "subtract"
-    design = problem.within if joint else fit.design
-    target = problem.y_within if joint else fit.target
-    error = target - design @ table.coef
-    project = fit.project if fit.project is not None else np.eye(len(table.coef))
-    rows = project[named] @ table.inverse
-    psi = (problem.weight * error)[:, None] * (design @ rows.T)
-    psi *= np.sqrt(table.factor) * len(error) / problem.weight.sum()
-    coef = project[named] @ table.coef
+    width = problem.X.shape[1]
+    coef, psi = influence(fit, problem, np.eye(width)[named])
     return InfluenceEstimates(
         coef, psi - psi.mean(axis=0), [problem.names[j] for j in named],
         cluster=problem.cluster, sample_id=sample_id,
     )  # fmt: skip
+
+
+def least_squares(fit: MethodFit, problem: Problem) -> tuple[FloatArray, FloatArray]:
+    """Design and target of the regression that inference rests on."""
+    if fit.method == "subtract":  # the joint regression, which knows that g was estimated
+        return problem.within, problem.y_within
+    return fit.design, fit.target
+
+
+def influence(fit: MethodFit, problem: Problem, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Unpenalised ``rows @ beta`` (m,) and its influence (n, m), small-sample factor inside."""
+    table = fit.inference
+    design, target = least_squares(fit, problem)
+    joint = fit.method == "subtract" or fit.project is None
+    mapped = rows if joint else rows @ np.asarray(fit.project)
+    psi = (problem.weight * (target - design @ table.coef))[:, None]
+    psi = psi * (design @ (mapped @ table.inverse).T)
+    psi *= np.sqrt(table.factor) * len(target) / problem.weight.sum()
+    return mapped @ table.coef, psi
 
 
 def new_features(estimator: Any, values: Any, owner: str) -> FloatArray:
@@ -233,8 +241,8 @@ def contrast(estimator: Any, a: Any, b: Any) -> Any:
     owner = "DeconfoundedReward.contrast"
     if not hasattr(estimator, "coef_"):
         raise ParameterError(
-            f'{owner} needs learner="ridge"; for other learners use rank(), whose spread comes from '
-            "refits."
+            f'{owner} needs learner="ridge"; for other learners use rank(), whose spread comes '
+            "from refits."
         )
     one = [x if not isinstance(x, str) else [x] for x in (a, b)]
     gap = np.subtract(*(estimator._matrix(x, owner)[0] for x in one))

@@ -196,7 +196,7 @@ def _out_of_fold(
 def _refit(problem: Problem, learner: Any, X: FloatArray, y: FloatArray, b: int) -> Any:
     """A refit on clusters (or rows) drawn with replacement."""
     rng = generator(problem.seed, 4, b)
-    groups = problem.groups
+    groups = problem.split
     if groups is None:
         rows = rng.integers(0, len(y), len(y))
     else:

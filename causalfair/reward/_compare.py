@@ -152,7 +152,7 @@ def compare_methods(
                 raise
             notes.append(f"{method} is left out: {error}")
             continue
-        slope, _ = calibration(scores, problem)
+        slope = calibration(scores, problem)
         rewards[method] = reward
         row = {
             "method": method,

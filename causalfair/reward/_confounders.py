@@ -11,6 +11,7 @@ import numpy as np
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import DataError
 from causalfair.reward._absorb import Absorber, factorize
+from causalfair.reward._absorb_plan import code_factor
 
 __all__ = ["Confounders", "build_confounders", "spline_basis"]
 
@@ -75,8 +76,9 @@ class Confounders:
         self.absorber: Absorber | None = None
         if self.factors:
             uniform = bool(np.ptp(self.weight) == 0)
-            self.absorber = Absorber(self.solver).fit(
-                self.factors, None if uniform else self.weight
+            coded = {name: code_factor(codes) for name, codes in self.factors.items()}
+            self.absorber = Absorber(self.solver)._fit_coded(
+                coded, None if uniform else self.weight
             )
         self._base = self._orthonormal(self._absorb(self.basis)) if self.basis.size else None
 
@@ -84,6 +86,11 @@ class Confounders:
     def names(self) -> tuple[str, ...]:
         """Names of the confounders."""
         return (*self.factors, *dict.fromkeys(self.owner))
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether the confounders are factors alone."""
+        return not self.basis.size
 
     def _absorb(self, A: FloatArray) -> FloatArray:
         if self.absorber is not None:
@@ -112,15 +119,19 @@ class Confounders:
         return a - self.residualize(a)
 
     def subset(self, rows: IntArray) -> Confounders:
-        """The same confounders on some of the rows."""
-        factors = {}
-        for name, codes in self.factors.items():
-            part = factorize(codes[rows])[0]
-            if 1 < len(rows) == int(part.max()) + 1:
-                continue
-            factors[name] = part
+        """The same confounders on some of the rows; rows alone in a level there say nothing."""
+        factors = {name: factorize(codes[rows])[0] for name, codes in self.factors.items()}
         return Confounders(
             len(rows), factors, self.basis[rows], self.owner, self.weight[rows], solver=self.solver
+        )
+
+    def without(self, name: str) -> Confounders:
+        """All confounders but one."""
+        factors = {key: codes for key, codes in self.factors.items() if key != name}
+        kept = [j for j, owner in enumerate(self.owner) if owner != name]
+        owners = tuple(self.owner[j] for j in kept)
+        return Confounders(
+            self.n, factors, self.basis[:, kept], owners, self.weight, solver=self.solver
         )
 
     def degrees_of_freedom(self, cluster: Any = None) -> int:
@@ -142,10 +153,17 @@ class Confounders:
 
     def strata(self) -> IntArray:
         """Codes of the cells of all factors; one stratum where there are none."""
+        cells = np.zeros(self.n, dtype=np.intp)
+        for codes in self.factors.values():
+            cells = cells * (int(codes.max()) + 1) + codes
+            cells = np.unique(cells, return_inverse=True)[1].reshape(-1)
+        return cells
+
+    def finest(self) -> IntArray | None:
+        """Codes of the factor with most levels, or None."""
         if not self.factors:
-            return np.zeros(self.n, dtype=np.intp)
-        table = np.column_stack(list(self.factors.values()))
-        return np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
+            return None
+        return max(self.factors.values(), key=lambda codes: int(codes.max()))
 
     def design(self) -> Any:
         """Sparse design (n, q) of dummies and basis, for learners that see confounders."""
@@ -276,7 +294,9 @@ def _expand_time(values: Any, name: str, owner: str) -> tuple[dict[str, Any], Fl
             "of one time zone."
         ) from error
     if stamps.hasnans:
-        raise DataError(f"{owner}: time {name!r} has {int(stamps.isna().sum())} missing value(s).")
+        raise DataError(
+            f"{owner}: time {name!r} has {int(np.isnat(stamps.to_numpy()).sum())} missing value(s)."
+        )
     parts = {
         f"{name} hour": stamps.hour.to_numpy(),
         f"{name} weekday": stamps.dayofweek.to_numpy(),

@@ -16,9 +16,16 @@ from causalfair._core.validation import check_matrix, check_numeric, suggest
 from causalfair.exceptions import DataError, RoleError, SmallSampleWarning
 from causalfair.reward._features import as_texts, text_codes
 
-__all__ = ["RewardData", "fold_groups", "read_outcome", "resolve_reward"]
+__all__ = [
+    "RewardData",
+    "fold_groups",
+    "hold_strata_together",
+    "read_outcome",
+    "resolve_reward",
+]
 
 FEW_CLUSTERS = 30
+SMALL_STRATUM = 25  # rows; smaller strata are held out as a whole
 
 
 @dataclass(frozen=True)
@@ -101,15 +108,19 @@ def resolve_reward(
     )  # fmt: skip
     _check_weights(roles, owner)
     matrix = _embedding(table, embedding, names, roles, owner)
+    width = 0 if matrix is None else matrix.shape[1]
+    counts = None
+    if trials is not None:
+        counts = check_numeric(roles.roles["trials"], "trials", owner=owner)
     return RewardData(
         roles=_without_extra_names(roles),
         texts=None if text is None else as_texts(roles.roles["text"], owner=owner),
         embedding=matrix,
-        embedding_names=names or tuple(f"x{j}" for j in range(0 if matrix is None else matrix.shape[1])),
+        embedding_names=names or tuple(f"x{j}" for j in range(width)),
         categorical=groups["categorical"],
         numeric=groups["numeric"],
         time=groups["time"],
-        trials=None if trials is None else check_numeric(roles.roles["trials"], "trials", owner=owner),
+        trials=counts,
         experiment=_experiment(roles, experiment, owner),
     )  # fmt: skip
 
@@ -189,7 +200,8 @@ def _confounders(table: Table, value: Any, kind: str, owner: str) -> dict[str, A
         values, _ = role_column(table, column, kind, owner)
         if len(values) != len(table):
             raise DataError(
-                f"{owner}: {kind} confounder {name!r} has {len(values)} rows and X has {len(table)}."
+                f"{owner}: {kind} confounder {name!r} has {len(values)} rows and X has "
+                f"{len(table)}."
             )
         out[name] = values
     return out
@@ -277,6 +289,21 @@ def fold_groups(data: RewardData) -> IntArray | None:
     return _connected(labels, data.n)
 
 
+def hold_strata_together(
+    groups: IntArray | None, strata: IntArray | None, n: int, n_folds: int
+) -> IntArray | None:
+    """Fold groups joined with the finest factor, where its levels are small and the join is fine.
+
+    A held-out comparison inside a stratum needs both of its rows; with large strata every fold has
+    enough, and joining would only make folds uneven.
+    """
+    if strata is None or n > SMALL_STRATUM * (int(strata.max()) + 1):
+        return groups
+    joined = _connected([strata] if groups is None else [groups, strata], n)
+    largest = int(np.bincount(joined).max())
+    return joined if largest * 2 * n_folds <= n else groups
+
+
 def _connected(labels: list[IntArray], n: int) -> IntArray:
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
@@ -302,8 +329,8 @@ def read_outcome(
     if data.trials is not None:
         y, weight, tau2 = _log_odds(data, residualize, df, owner)
         notes.append(
-            f"outcome: log odds of {data.roles.names['y']} in {data.roles.names['trials']}, weights "
-            f"1 / (sampling variance + {tau2:.3g})."
+            f"outcome: log odds of {data.roles.names['y']} in {data.roles.names['trials']}, "
+            f"weights 1 / (sampling variance + {tau2:.3g})."
         )
     elif outcome == "rank":
         from scipy.stats import rankdata

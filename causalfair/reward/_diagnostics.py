@@ -169,7 +169,7 @@ def diagnose_reward(reward: Any, *, n_permutations: int) -> RewardDiagnostics:
     """All checks of a fitted reward."""
     if n_permutations < 1:
         raise ParameterError(f"n_permutations={n_permutations!r} must be at least 1.")
-    data, problem = reward._training("diagnose")
+    _, problem = reward._training("diagnose")
     scores = reward.out_of_fold_scores_
     y, w = problem.y_within, problem.weight
     total = float(w @ (problem.y - problem.y_mean) ** 2)
@@ -188,7 +188,7 @@ def diagnose_reward(reward: Any, *, n_permutations: int) -> RewardDiagnostics:
         naive_share=_share(problem, out_of_fold_scores(problem, naive)),
         reward_share=_share(problem, scores),
         leftover=_leftover(problem, error, child_seed(reward._root, 10)),
-        placebo=_placebo(reward, problem, within, n_permutations),
+        placebo=_placebo(reward, problem, n_permutations),
         overlap=overlap,
         effects=_effects(reward, problem, naive),
         condition=float(live.max() / live.min()),
@@ -215,7 +215,7 @@ def _overlap(problem: Problem) -> Any:
 def _leftover(
     problem: Problem, error: FloatArray, seed: np.random.SeedSequence
 ) -> dict[str, float]:
-    """Can a flexible learner predict the residual from the confounders?"""
+    """R2 of a flexible learner that predicts the residual from the confounders."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     frame = problem.confounders.frame()
@@ -224,39 +224,43 @@ def _leftover(
     learner = HistGradientBoostingRegressor(max_iter=60, max_leaf_nodes=15, min_samples_leaf=20)
     n = len(error)
     k = min(5, n // 2)
-    fitted = out_of_fold(learner, frame, error, n_folds=k, seed=seed, groups=problem.groups)
+    fitted = out_of_fold(learner, frame, error, n_folds=k, seed=seed, groups=problem.split)
     r2 = 1 - float(((error - fitted) ** 2).sum() / ((error - error.mean()) ** 2).sum())
     # Sign flips of clusters give the law of the covariance of residual and prediction under none.
     product = (fitted - fitted.mean()) * error
-    groups = np.arange(n) if problem.groups is None else problem.groups
+    groups = np.arange(n) if problem.split is None else problem.split
     sums = np.bincount(groups, product)
     rng = generator(seed, 1)
     flips = rng.choice([-1.0, 1.0], size=(999, len(sums))) @ sums
     return {"r2": r2, "p": float((1 + (flips >= sums.sum()).sum()) / 1000)}
 
 
-def _placebo(
-    reward: Any, problem: Problem, within: FloatArray, n_permutations: int
-) -> dict[str, float]:
-    """Out-of-fold R2 within strata, for the outcome and for outcomes permuted within strata."""
-    y, w = problem.y_within, problem.weight
-    total = float(w @ y**2)
-    real = 1 - float(w @ (y - within) ** 2) / total
+def _placebo(reward: Any, problem: Problem, n_permutations: int) -> dict[str, float]:
+    """Held-out R2 within strata, for the outcome and for outcomes permuted within strata."""
     if not isinstance(reward._method_fit, MethodFit):
+        scores = problem.held_out(reward.out_of_fold_scores_)
+        y, w = problem.held_out(problem.y), problem.weight
+        real = 1 - float(w @ (y - scores) ** 2) / float(w @ y**2)
         return {"real": real, "permuted": float("nan"), "p": float("nan")}
+    penalty = reward.penalty_
+    real = _held_out_r2(problem, problem.y, penalty)
     strata = problem.confounders.strata()
     order = np.argsort(strata, kind="stable")
-    bounds = np.flatnonzero(np.diff(strata[order])) + 1
-    rows = np.split(order, bounds)
+    cells = np.split(order, np.flatnonzero(np.diff(strata[order])) + 1)
+    # What numeric confounders explain stays where it is; the rest moves.
+    rest = (
+        problem.y - problem.y_within
+        if not problem.confounders.is_pure
+        else np.zeros_like(problem.y)
+    )
+    moving = problem.y - rest
     found = []
     for b in range(n_permutations):
         rng = generator(problem.seed, 11, b)
-        shuffled = y.copy()
-        for own in rows:
-            shuffled[own] = y[rng.permutation(own)]
-        found.append(
-            _held_out_r2(problem, problem.confounders.residualize(shuffled), reward.penalty_)
-        )
+        shuffled = moving.copy()
+        for own in cells:
+            shuffled[own] = moving[rng.permutation(own)]
+        found.append(_held_out_r2(problem, rest + shuffled, penalty))
     return {
         "real": real,
         "permuted": float(np.mean(found)),
@@ -265,18 +269,17 @@ def _placebo(
 
 
 def _held_out_r2(problem: Problem, y: FloatArray, penalty: float) -> float:
-    from causalfair.reward._methods import _fold_grams, _training
-    from causalfair.reward._ridge import Gram
-
-    X, w = problem.within, problem.weight
-    gram = make_gram(X, y, w, kept=problem.share > 0, blocks=problem.blocks)
-    lost = 0.0
-    for fold, part in enumerate(_fold_grams(problem, X, y)):
-        xx, xy = _training(gram, part)
-        coef = ridge(Gram(xx, xy, 0.0, gram.scale, gram.kept, gram.n - part.n), penalty).coef
-        rows = problem.folds == fold
-        lost += float(w[rows] @ (y[rows] - X[rows] @ coef) ** 2)
-    return 1 - lost / float(w @ y**2)
+    """R2 of out-of-fold rewards within held-out strata, for any outcome."""
+    lost, total = 0.0, 0.0
+    for train, test, rows in problem.parts():
+        target = train.confounders.residualize(y[problem.folds != problem.folds[rows[0]]])
+        gram = make_gram(
+            train.within, target, train.weight, kept=train.share > 0, blocks=train.blocks
+        )
+        held = test.confounders.residualize(y[rows])
+        lost += float(test.weight @ (held - test.within @ ridge(gram, penalty).coef) ** 2)
+        total += float(test.weight @ held**2)
+    return 1 - lost / total if total > 0 else 0.0
 
 
 def _effects(reward: Any, problem: Problem, naive: MethodFit) -> Any:

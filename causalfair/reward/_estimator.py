@@ -23,6 +23,7 @@ from causalfair.exceptions import (
 from causalfair.inference import RepeatedEstimates
 from causalfair.reward._boosted import fit_boosted, make_learner
 from causalfair.reward._data import RewardData, resolve_reward
+from causalfair.reward._evidence import RewardEvidence
 from causalfair.reward._methods import METHODS, Problem, fit_method, out_of_fold_scores
 from causalfair.reward._ridge import UNIDENTIFIED
 from causalfair.reward._score import calibration, identified_share, rank_table, ridge_posterior
@@ -36,7 +37,7 @@ _METHOD_CITATIONS = {
 }
 
 
-class DeconfoundedReward(CausalEstimator):
+class DeconfoundedReward(RewardEvidence, CausalEstimator):
     """Reward of texts learnt from logs, with recorded circumstances held fixed.
 
     Use it when texts and outcomes were both driven by recorded circumstances and texts vary within
@@ -53,7 +54,8 @@ class DeconfoundedReward(CausalEstimator):
     features : {"tfidf", "hashing", "sentence-transformers:<model>"}, callable or transformer
         How raw text becomes numbers.
     penalty : "cv", "gcv" or float, default "cv"
-        Per-sample ridge penalty relative to the variances of the features. ``"cv"`` uses grouped
+        Per-sample ridge penalty relative to the variances of the features; named style features
+        are hardly penalised. ``"cv"`` uses grouped
         folds where there are clusters, repeated texts or experiments, else generalised
         cross-validation; ``"gcv"`` always the latter.
     n_folds : int, default 5
@@ -268,7 +270,7 @@ class DeconfoundedReward(CausalEstimator):
         self.confounder_effect_ = effect
         self.corrected_outcome_ = problem.y - effect
         self.out_of_fold_scores_ = np.mean(repeats, axis=0)
-        slopes = [calibration(scores, problem, sample_id=sample)[0] for scores in repeats]
+        slopes = [calibration(scores, problem, sample_id=sample) for scores in repeats]
         self.calibration_ = slopes[0]
         if len(slopes) > 1 and all(slope is not None for slope in slopes):
             self.calibration_ = RepeatedEstimates(slopes)
@@ -517,6 +519,20 @@ class DeconfoundedReward(CausalEstimator):
         if self._project is not None:
             return np.asarray(self._project)
         return np.eye(self._n_features, len(self._inference.coef))
+
+    def _least_squares(self) -> tuple[FloatArray, FloatArray, Any]:
+        """Design, target and unpenalised table behind inference."""
+        from causalfair.reward import _assemble
+
+        _, problem = self._training("inference")
+        return (*_assemble.least_squares(self._method_fit, problem), self._inference)
+
+    def _influence(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Unpenalised rewards of centred rows, and their influence."""
+        from causalfair.reward import _assemble
+
+        _, problem = self._training("effects")
+        return _assemble.influence(self._method_fit, problem, rows)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())

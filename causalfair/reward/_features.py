@@ -6,19 +6,20 @@ import hashlib
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from causalfair._core.optional import import_optional
 from causalfair._core.random import int_seed, root_seed
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import DataError, ParameterError
 
 __all__ = ["TextFeaturizer", "as_texts", "normalize_text", "style_features", "text_codes"]
+
+HASHED = 2**18
 
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
@@ -37,7 +38,7 @@ STYLE_NAMES = (
 
 
 def normalize_text(text: str) -> str:
-    """NFKC, HTML entities resolved, runs of white space collapsed.
+    r"""NFKC, HTML entities resolved, runs of white space collapsed.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def normalize_text(text: str) -> str:
 
     Examples
     --------
-    >>> normalize_text("Cats  &amp;\\n dogs ")
+    >>> normalize_text("Cats  &amp;\n dogs ")
     'Cats & dogs'
     """
     return _SPACES.sub(" ", unicodedata.normalize("NFKC", html.unescape(text))).strip()
@@ -133,6 +134,8 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
     ----------
     vectorizer : {"tfidf", "hashing"} or scikit-learn vectorizer, default "tfidf"
         Word 1-2-grams seen twice or more, or stateless hashing into 2**18 columns.
+    characters : bool, default False
+        Add n-grams of 2 to 5 characters inside words: for misspellings and rich inflection.
     n_components : int, default 128
         Columns kept of the SVD, at most a tenth of the number of texts.
     max_features : int, default 30,000
@@ -160,6 +163,7 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         self,
         vectorizer: Any = "tfidf",
         *,
+        characters: bool = False,
         n_components: int = 128,
         max_features: int = 30_000,
         svd_rows: int = 50_000,
@@ -167,6 +171,7 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         random_state: Any = None,
     ) -> None:
         self.vectorizer = vectorizer
+        self.characters = characters
         self.n_components = n_components
         self.max_features = max_features
         self.svd_rows = svd_rows
@@ -191,7 +196,7 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         self.fit_transform(X, y)
         return self
 
-    def fit_transform(self, X: Sequence[str], y: Any = None, **_: Any) -> FloatArray:  # noqa: ARG002
+    def fit_transform(self, X: Sequence[str], y: Any = None) -> FloatArray:  # noqa: ARG002
         """Learn vocabulary and SVD, and return the features.
 
         Parameters
@@ -207,9 +212,9 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
             Features.
         """
         texts = [normalize_text(t) for t in as_texts(X, owner="TextFeaturizer.fit")]
-        self.vectorizer_ = self._make_vectorizer(len(texts))
+        self.vectorizers_ = self._make_vectorizers(len(texts))
         try:
-            counts = self.vectorizer_.fit_transform(texts)
+            counts = _stack([one.fit_transform(texts) for one in self.vectorizers_])
         except ValueError as error:
             raise DataError(
                 f"TextFeaturizer.fit: {len(texts)} texts have no words in common ({error}); give "
@@ -223,25 +228,34 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         )
         return np.ascontiguousarray(np.hstack([reduced, style[:, self.style_kept_]]))
 
-    def _make_vectorizer(self, n: int) -> Any:
+    def _make_vectorizers(self, n: int) -> list[Any]:
         from sklearn.base import clone
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 
         if not isinstance(self.vectorizer, str):
-            return clone(self.vectorizer)
+            if self.characters:
+                raise ParameterError(
+                    "characters=True goes with vectorizer='tfidf' or 'hashing'; let your own "
+                    "vectorizer make the character n-grams."
+                )
+            return [clone(self.vectorizer)]
         if self.vectorizer == "hashing":
-            return HashingVectorizer(n_features=2**18, ngram_range=(1, 2), alternate_sign=False)
-        if self.vectorizer != "tfidf":
+            common: dict[str, Any] = {"n_features": HASHED, "alternate_sign": False}
+            kind: Any = HashingVectorizer
+        elif self.vectorizer == "tfidf":
+            common = {
+                "min_df": 2 if n > 2 else 1,
+                "sublinear_tf": True,
+                "max_features": self.max_features,
+            }
+            kind = TfidfVectorizer
+        else:
             raise ParameterError(
                 f"vectorizer={self.vectorizer!r} must be 'tfidf', 'hashing' or a vectorizer."
             )
-        return TfidfVectorizer(
-            ngram_range=(1, 2),
-            min_df=2 if n > 2 else 1,
-            sublinear_tf=True,
-            max_features=self.max_features,
-            dtype=np.float32,
-        )
+        words = [kind(ngram_range=(1, 2), **common)]
+        letters = [kind(analyzer="char_wb", ngram_range=(2, 5), **common)]
+        return words + letters if self.characters else words
 
     def _fit_svd(self, counts: Any) -> FloatArray:
         from sklearn.utils.extmath import randomized_svd
@@ -249,7 +263,7 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         n, p = counts.shape
         root = root_seed(self.random_state)
         k = max(1, min(self.n_components, n // 10, p - 1))
-        rows = slice(None)
+        rows: Any = slice(None)
         if n > self.svd_rows:
             chosen = np.random.default_rng(root).choice(n, self.svd_rows, replace=False)
             rows = np.sort(chosen)
@@ -258,10 +272,8 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         )
         largest = np.abs(components).argmax(axis=1)
         signs = np.sign(components[np.arange(k), largest])
-        self.components_ = (components * np.where(signs == 0, 1.0, signs)[:, None]).astype(
-            np.float32
-        )
-        reduced = np.asarray(counts @ self.components_.T, dtype=np.float64)
+        self.components_ = components * np.where(signs == 0, 1.0, signs)[:, None]
+        reduced = np.asarray(counts @ self.components_.T)
         spread = float(np.sqrt(reduced.var(axis=0).mean()))
         self.scale_ = 1.0 / spread if spread > 0 else 1.0
         return reduced * self.scale_
@@ -281,8 +293,8 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "components_")
         texts = [normalize_text(t) for t in as_texts(X, owner="TextFeaturizer.transform")]
-        counts = self.vectorizer_.transform(texts)
-        reduced = np.asarray(counts @ self.components_.T, dtype=np.float64) * self.scale_
+        counts = _stack([one.transform(texts) for one in self.vectorizers_])
+        reduced = np.asarray(counts @ self.components_.T) * self.scale_
         style = style_features(texts)[:, self.style_kept_] if self.style else reduced[:, :0]
         return np.ascontiguousarray(np.hstack([reduced, style]))
 
@@ -319,59 +331,17 @@ class TextFeaturizer(TransformerMixin, BaseEstimator):
             N-gram -> contribution; empty for the hashing vectorizer, which forgets its words.
         """
         check_is_fitted(self, "components_")
-        if not hasattr(self.vectorizer_, "get_feature_names_out"):
+        if not all(hasattr(one, "get_feature_names_out") for one in self.vectorizers_):
             return {}
-        row = self.vectorizer_.transform([normalize_text(text)]).tocsr()
+        row = _stack([one.transform([normalize_text(text)]) for one in self.vectorizers_])
         k = len(self.components_)
         weights = self.scale_ * (coefficient[:k] @ self.components_[:, row.indices])
-        names = self.vectorizer_.get_feature_names_out()[row.indices]
-        return dict(zip(map(str, names), map(float, row.data * weights), strict=True))
+        names = np.concatenate([one.get_feature_names_out() for one in self.vectorizers_])
+        return dict(zip(map(str, names[row.indices]), map(float, row.data * weights), strict=True))
 
 
-def make_featurizer(features: Any, seed: Any) -> Any:
-    """The transformer behind ``features=``: a name, a callable on texts, or a transformer."""
-    if isinstance(features, str):
-        if features in ("tfidf", "hashing"):
-            return TextFeaturizer(features, random_state=seed)
-        if features.startswith("sentence-transformers:"):
-            return _Encoder(_sentence_encoder(features.partition(":")[2]))
-        raise ParameterError(
-            f"features={features!r} must be 'tfidf', 'hashing', 'sentence-transformers:<model>', a "
-            "function from a list of texts to an array, or a transformer."
-        )
-    if hasattr(features, "fit_transform"):
-        from sklearn.base import clone
+def _stack(blocks: list[Any]) -> Any:
+    """Sparse blocks side by side."""
+    from scipy import sparse
 
-        return clone(features)
-    if callable(features):
-        return _Encoder(features)
-    raise ParameterError(f"features={features!r} is neither a name, a function nor a transformer.")
-
-
-def _sentence_encoder(name: str) -> Callable[[list[str]], Any]:
-    module = import_optional("sentence_transformers", extra="text")
-    model = module.SentenceTransformer(name)
-    return lambda texts: model.encode(texts, show_progress_bar=False)
-
-
-class _Encoder:
-    """Any function from texts to vectors, as a transformer."""
-
-    def __init__(self, encode: Callable[[list[str]], Any]) -> None:
-        self.encode = encode
-
-    def fit_transform(self, texts: Sequence[str]) -> FloatArray:
-        return self.transform(texts)
-
-    def transform(self, texts: Sequence[str]) -> FloatArray:
-        out = np.asarray(self.encode(list(texts)), dtype=np.float64)
-        if out.ndim != 2 or len(out) != len(texts):
-            raise DataError(
-                f"features returned an array of shape {out.shape} for {len(texts)} texts; it must "
-                "return (n_texts, d)."
-            )
-        self.width_ = out.shape[1]
-        return out
-
-    def get_feature_names_out(self) -> Any:
-        return np.array([f"e{j}" for j in range(self.width_)], dtype=object)
+    return blocks[0].tocsr() if len(blocks) == 1 else sparse.hstack(blocks).tocsr()

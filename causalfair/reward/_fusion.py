@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import expit, ndtr
 
 from causalfair._core.crossfit import make_folds
 from causalfair._core.random import child_seed, root_seed
-from causalfair._core.typing import FloatArray
-from causalfair._core.validation import check_lengths, check_matrix
+from causalfair._core.typing import FloatArray, IntArray
+from causalfair._core.validation import check_lengths, check_matrix, check_numeric
 from causalfair.exceptions import DataError, ParameterError
 
-__all__ = ["Fusion", "fuse", "inverse_variance_weight", "select_experiments"]
+__all__ = ["Fusion", "check_linear", "fuse", "inverse_variance_weight", "text_rows"]
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,25 @@ class Fusion:
     Attributes
     ----------
     table : pandas.DataFrame
-        ``observational``, ``experimental``, ``weight`` of the observational one, ``probability``
-        and ``rmse``; one row a pair.
+        ``observational`` and ``experimental`` probabilities that the first text is better, and the
+        joint ``probability``; one row a pair. Inverse-variance fusion adds the ``weight`` of the
+        observational source and ``rmse``, the root of the mean squared error reached.
     bias : float
-        Estimated bias of the observational probabilities, towards their favourite.
+        Mean bias of the observational probabilities, towards their favourite; NaN for grounding.
     bias_squared : float
-        Its square less its sampling variance, not below zero.
+        Mean of its square less its sampling variance, not below zero; NaN for grounding.
+    trust : float or None
+        Log odds per unit of observational reward that grounding found; None for fusion.
+    coef : numpy.ndarray of shape (d,) or None
+        Joint reward per unit of each feature, on the log-odds scale; None for fusion of
+        probabilities, which is no function of single texts.
     """
 
     table: Any
     bias: float
     bias_squared: float
+    trust: float | None = None
+    coef: FloatArray | None = None
 
     def to_frame(self) -> Any:
         """The table as a pandas frame.
@@ -46,11 +54,54 @@ class Fusion:
         """
         return self.table.copy()
 
+    def predict(self, X: Any) -> FloatArray:
+        """Joint reward of texts.
+
+        Parameters
+        ----------
+        X : array of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n,)
+            Log-odds scale.
+
+        Raises
+        ------
+        ParameterError
+            The sources were joined pair by pair.
+        """
+        if self.coef is None:
+            raise ParameterError(
+                'Fusion.predict: method="ivw" joins probabilities of pairs and gives no reward of '
+                'single texts; use method="grounding", or a reward fitted with experiment=.'
+            )
+        return np.asarray(check_matrix(X, "X", owner="Fusion.predict") @ self.coef)
+
+    def cite(self) -> Any:
+        """References of the method.
+
+        Returns
+        -------
+        causalfair.reporting.Citations
+            Prints as text; ``bibtex()`` gives BibTeX.
+        """
+        from causalfair.reporting import Citations
+
+        own = "loghmani2026reward" if self.coef is None else "kallus2018removing"
+        return Citations((own, "causalfair"))
+
     def __repr__(self) -> str:
+        if self.trust is not None:
+            return (
+                f"Fusion of {len(self.table)} pairs by grounding: {self.trust:.3g} log odds per "
+                "unit of observational reward"
+            )
         weight = float(self.table["weight"].mean())
         return (
-            f"Fusion of {len(self.table)} pairs: observational bias {self.bias:+.3f}, mean weight of "
-            f"the observational source {weight:.2f}"
+            f"Fusion of {len(self.table)} pairs: observational bias {self.bias:+.3f}, mean weight "
+            f"of the observational source {weight:.2f}"
         )
 
 
@@ -95,7 +146,8 @@ def observational_probability(reward: Any, D: FloatArray) -> tuple[FloatArray, F
     weights = weights / weights.sum()
     draws = ndtr(z[:, None] + nodes)
     first = draws @ weights
-    return ndtr(z), np.maximum((draws**2) @ weights - first**2, 0.0)
+    variance = np.maximum((draws**2) @ weights - first**2, 0.0)
+    return ndtr(z), np.where(spread > 0, variance, 0.0)  # equal features: one half for certain
 
 
 def fuse(
@@ -106,6 +158,7 @@ def fuse(
     *,
     tests: Any = None,
     method: str = "ivw",
+    bias_bins: int = 1,
     random_state: Any = 0,
 ) -> Fusion:
     """Join a deconfounded observational reward with a pairwise experimental one.
@@ -116,15 +169,19 @@ def fuse(
         Linear reward from logs.
     exp : PairwiseReward
         Reward from randomised tests, on the same features.
-    a, b : array of shape (m, d)
-        Features of the two texts of the pairs wanted.
+    a, b : array of shape (m, d), or list of str
+        The two texts of the pairs wanted: their features, or raw text where ``obs`` was fitted on
+        raw text (and ``exp`` on differences of ``obs.featurizer_.transform``).
     tests : tuple (D, win, test) of arrays, optional
         Differences (n, d), wins (n,) and test ids (n,) of the experiments: the bias of ``obs`` is
         estimated on halves of the tests that the experimental fit did not see. Without it the
         observational source is taken as unbiased.
     method : {"ivw", "grounding"}, default "ivw"
         Inverse-variance fusion of probabilities; or experimental pairs refitted on top of the
-        observational score, with a ridge-penalised linear correction (needs ``tests``).
+        observational score, with a ridge-penalised linear correction (needs ``tests``). The
+        score's weight is kept from being negative.
+    bias_bins : int, default 1
+        Bins of the observational source's confidence ``|p - 1/2|`` with a bias of their own.
     random_state : int, SeedSequence, Generator, RandomState or None
         Seed of the split of the tests.
 
@@ -132,6 +189,22 @@ def fuse(
     -------
     Fusion
         Probabilities that the first text is better.
+
+    Raises
+    ------
+    ParameterError
+        ``obs`` is not linear, or an option is unknown.
+    DataError
+        Shapes differ, or there are fewer than four tests.
+
+    Notes
+    -----
+    Fusion weighs the observational probability by ``V_U / (b^2 + V_B + V_U)``. The bias of an
+    observational reward is antisymmetric in the order of a pair, so every test pair is turned to
+    face the observational favourite before averaging; in random order it would cancel. The
+    sampling variance of the estimated bias is taken off its square. The observational probability
+    is the certainty about an order, which long logs push to 0 or 1 whatever the size of the
+    difference; that, too, counts as bias here.
 
     References
     ----------
@@ -156,155 +229,113 @@ def fuse(
     import pandas as pd
 
     if method not in ("ivw", "grounding"):
-        raise ParameterError(f"method={method!r} must be 'ivw' or 'grounding'.")
-    if not hasattr(obs, "coef_"):
-        raise ParameterError('fuse needs a linear observational reward: learner="ridge".')
-    A, B = (check_matrix(m, name, owner="fuse") for m, name in ((a, "a"), (b, "b")))
+        raise ParameterError(f"fuse: method={method!r} must be 'ivw' or 'grounding'.")
+    if bias_bins < 1:
+        raise ParameterError(f"fuse: bias_bins={bias_bins!r} must be at least 1.")
+    check_linear(obs, "fuse")
+    A, B = (text_rows(obs, m, name, "fuse") for m, name in ((a, "a"), (b, "b")))
     check_lengths(owner="fuse", a=A, b=B)
     D = A - B
     theta_b, var_b = observational_probability(obs, D)
-    if method == "grounding":
-        return _grounding(obs, D, theta_b, tests, random_state)
     theta_u, var_u = exp.win_probability(D)
-    bias, bias_squared = 0.0, 0.0
+    table = pd.DataFrame({"observational": theta_b, "experimental": theta_u})
+    if method == "grounding":
+        return _grounding(obs, D, table, tests, random_state)
+    bias, squared = 0.0, np.zeros(len(D))
     if tests is not None:
-        bias, bias_squared = _bias(obs, exp, tests, random_state)
-    weight, mse = inverse_variance_weight(var_b, var_u, bias_squared)
+        bias, squared = _bias(obs, tests, theta_b, bias_bins, random_state)
+    weight, mse = inverse_variance_weight(var_b, var_u, squared)
     joined = weight * theta_b + (1 - weight) * theta_u
-    table = pd.DataFrame(
-        {"observational": theta_b, "experimental": theta_u, "weight": weight,
-         "probability": joined, "rmse": np.sqrt(mse)}
-    )  # fmt: skip
-    return Fusion(table, bias, bias_squared)
+    table = table.assign(weight=weight, probability=joined, rmse=np.sqrt(mse))
+    return Fusion(table, bias, float(squared.mean()))
 
 
-def _check_tests(tests: Any) -> tuple[FloatArray, FloatArray, Any]:
+def check_linear(obs: Any, owner: str) -> None:
+    """Refuse a reward without coefficients."""
+    if not hasattr(obs, "coef_"):
+        raise ParameterError(f'{owner} needs a linear observational reward: learner="ridge".')
+
+
+def text_rows(obs: Any, values: Any, name: str, owner: str) -> FloatArray:
+    """Features (m, d) of texts, centred where they are given raw."""
+    if len(values) and isinstance(values[0], str):
+        return np.asarray(obs._matrix(values, owner))
+    matrix = check_matrix(values, name, owner=owner)
+    if matrix.shape[1] != obs._n_features:
+        raise DataError(
+            f"{owner}: {name} has {matrix.shape[1]} features; the observational reward has "
+            f"{obs._n_features}."
+        )
+    return matrix
+
+
+def _check_tests(tests: Any, width: int) -> tuple[FloatArray, FloatArray, IntArray]:
     if tests is None or len(tests) != 3:
         raise DataError("fuse: tests must be (differences, wins, test ids).")
-    D, win, ids = check_matrix(tests[0], "tests", owner="fuse"), *map(np.asarray, tests[1:])
+    D = check_matrix(tests[0], "tests", owner="fuse")
+    win = check_numeric(tests[1], "wins", owner="fuse")
+    ids = np.asarray(tests[2])
     check_lengths(owner="fuse", differences=D, wins=win, ids=ids)
+    if D.shape[1] != width:
+        raise DataError(f"fuse: tests have {D.shape[1]} features; the reward has {width}.")
+    if ((win < 0) | (win > 1)).any():
+        raise DataError("fuse: wins of the tests must lie in [0, 1]: the share of the first text.")
     codes = np.unique(ids, return_inverse=True)[1].reshape(-1)
     if codes.max() < 3:
         raise DataError(f"fuse: {codes.max() + 1} tests are too few to split; give at least 4.")
-    return D, win.astype(float), codes
+    return D, win, codes
 
 
-def _bias(obs: Any, exp: Any, tests: Any, random_state: Any) -> tuple[float, float]:
-    """Cross-fitted bias of the observational probability, every pair facing its favourite.
-
-    The bias is antisymmetric in the order of a pair: without that orientation it averages to zero.
-    """
-    from sklearn.base import clone
-
-    D, win, codes = _check_tests(tests)
+def _bias(
+    obs: Any, tests: Any, wanted: FloatArray, bins: int, random_state: Any
+) -> tuple[float, FloatArray]:
+    """Mean cross-fitted bias, and its squared size for the pairs wanted, by bin of confidence."""
+    D, win, codes = _check_tests(tests, len(obs.coef_))
     folds = make_folds(len(win), 2, seed=child_seed(root_seed(random_state), 0), groups=codes)
-    gaps = np.empty(len(win))
+    theta_u = np.empty(len(win))
     for fold in (0, 1):
         train, test = folds != fold, folds == fold
-        half = clone(exp).fit(D[train], win[train], cluster=codes[train])
-        theta_b, _ = observational_probability(obs, D[test])
-        theta_u, _ = half.win_probability(D[test])
-        gaps[test] = np.where(theta_b >= 0.5, theta_b - theta_u, theta_u - theta_b)
+        coef = light_fit(D[train], win[train])
+        theta_u[test] = expit(D[test] @ coef)
+    theta_b, _ = observational_probability(obs, D)
+    turn = np.where(theta_b >= 0.5, 1.0, -1.0)  # every pair faces its observational favourite
+    gaps = turn * (theta_b - theta_u)
+    confidence = np.abs(theta_b - 0.5)
+    # Edges are observed values below the largest, so that no bin is empty.
+    edges = np.unique(np.quantile(confidence, np.arange(1, bins) / bins, method="lower"))
+    edges = edges[edges < confidence.max()]
+    own, asked = (np.searchsorted(edges, c) for c in (confidence, np.abs(wanted - 0.5)))
+    squares = [_bias_squared(gaps[own == k], codes[own == k]) for k in range(len(edges) + 1)]
+    return float(gaps.mean()), np.array(squares)[asked]
+
+
+def light_fit(D: FloatArray, win: FloatArray) -> FloatArray:
+    """Coefficients with the vanishing penalty of the pairwise reward's win probabilities."""
+    from causalfair.reward._pairwise import bradley_terry
+
+    return bradley_terry(D, win, np.ones(len(win)), 1e-6 * (D**2).mean(axis=0))[0]
+
+
+def _bias_squared(gaps: FloatArray, codes: IntArray) -> float:
+    """Square of the mean less its sampling variance by tests, not below zero."""
     sums = np.bincount(codes, gaps - gaps.mean())
-    variance = float((sums**2).sum()) / len(gaps) ** 2
-    bias = float(gaps.mean())
-    return bias, max(0.0, bias**2 - variance)
+    return max(0.0, float(gaps.mean()) ** 2 - float((sums**2).sum()) / len(gaps) ** 2)
 
 
-def _grounding(
-    obs: Any, D: FloatArray, theta_b: FloatArray, tests: Any, random_state: Any
-) -> Fusion:
+def _grounding(obs: Any, D: FloatArray, table: Any, tests: Any, random_state: Any) -> Fusion:
     """Experimental pairs on ``c * observational score + x'theta``, the correction penalised."""
-    import pandas as pd
-
     from causalfair.reward._pairwise import PairwiseReward
 
     if tests is None:
         raise DataError('fuse: method="grounding" needs tests=(differences, wins, test ids).')
-    T, win, codes = _check_tests(tests)
+    T, win, codes = _check_tests(tests, len(obs.coef_))
     score = (T @ obs.coef_)[:, None]
     scale = max(float(score.std()), 1e-12)
-    fitted = PairwiseReward(random_state=random_state).fit(
-        T, win, nuisance=score / scale, cluster=codes
-    )
-    trust = max(float(fitted.nuisance_coef_[0]), 0.0)
-    eta = trust * (D @ obs.coef_) / scale + D @ fitted.coef_
-    p = 1 / (1 + np.exp(-eta))
-    table = pd.DataFrame(
-        {"observational": theta_b, "experimental": 1 / (1 + np.exp(-D @ fitted.coef_)),
-         "weight": np.full(len(D), trust), "probability": p, "rmse": np.full(len(D), np.nan)}
-    )  # fmt: skip
-    return Fusion(table, float("nan"), float("nan"))
-
-
-def select_experiments(
-    tests: Any,
-    obs: Any,
-    exp: Any = None,
-    *,
-    rule: str = "spread",
-    seen: Any = None,
-    random_state: Any = 0,
-) -> Any:
-    """Order possible experiments by what they would teach.
-
-    Parameters
-    ----------
-    tests : sequence of arrays of shape (m_i, d)
-        Features of the texts of each possible test.
-    obs : DeconfoundedReward
-        Reward from logs.
-    exp : PairwiseReward, optional
-        Reward from experiments so far, for ``rule="disagreement"``.
-    rule : {"spread", "disagreement", "novelty", "smallest", "random"}, default "spread"
-        Largest predicted spread (best with few experiments), largest disagreement of the two
-        rewards about the order (best later), distance to what was seen, smallest spread, random.
-    seen : array of shape (s, d), optional
-        Features already tested, for ``rule="novelty"``.
-    random_state : int, SeedSequence, Generator, RandomState or None
-        Seed of the random rule.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``test`` and ``score``, best first.
-
-    Examples
-    --------
-    >>> from causalfair.datasets import make_linear_reward
-    >>> from causalfair.reward import DeconfoundedReward
-    >>> logs, _ = make_linear_reward(200, random_state=0)
-    >>> obs = DeconfoundedReward().fit(logs, "y", embedding=["x"], numeric=["w"])
-    >>> select_experiments([[[0.0], [1.0]], [[0.0], [3.0]]], obs)["test"].tolist()
-    [1, 0]
-    """
-    import pandas as pd
-
-    mats = [check_matrix(t, f"tests[{i}]", owner="select_experiments") for i, t in enumerate(tests)]
-    if rule in ("spread", "smallest"):
-        values = np.array([np.ptp(m @ obs.coef_) for m in mats])
-        values = -values if rule == "smallest" else values
-    elif rule == "disagreement":
-        if exp is None:
-            raise ParameterError('select_experiments: rule="disagreement" needs exp=.')
-        values = np.array([_disagreement(m, obs, exp) for m in mats])
-    elif rule == "novelty":
-        if seen is None:
-            raise ParameterError('select_experiments: rule="novelty" needs seen=.')
-        known = check_matrix(seen, "seen", owner="select_experiments")
-        centre = [m.mean(axis=0) for m in mats]
-        values = np.array([np.linalg.norm(known - c, axis=1).mean() for c in centre])
-    elif rule == "random":
-        values = np.random.default_rng(root_seed(random_state)).random(len(mats))
-    else:
-        raise ParameterError(
-            f"rule={rule!r} must be 'spread', 'disagreement', 'novelty', 'smallest' or 'random'."
-        )
-    frame = pd.DataFrame({"test": np.arange(len(mats)), "score": values})
-    return frame.sort_values("score", ascending=False, kind="stable", ignore_index=True)
-
-
-def _disagreement(m: FloatArray, obs: Any, exp: Any) -> float:
-    i, j = np.triu_indices(len(m), 1)
-    D = m[i] - m[j]
-    return float(np.abs(observational_probability(obs, D)[0] - exp.win_probability(D)[0]).mean())
+    model = PairwiseReward(random_state=random_state)
+    fitted = model.fit(T, win, nuisance=score / scale, cluster=codes)
+    trust = float(fitted.nuisance_coef_[0]) / scale
+    if trust < 0:  # the likelihood is concave: under the constraint the weight is zero
+        trust, fitted = 0.0, PairwiseReward(random_state=random_state).fit(T, win, cluster=codes)
+    coef = trust * obs.coef_ + fitted.coef_
+    table = table.assign(probability=expit(D @ coef))
+    return Fusion(table, float("nan"), float("nan"), trust, coef)

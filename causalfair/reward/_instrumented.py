@@ -14,7 +14,12 @@ from causalfair._core.logging import warn
 from causalfair._core.random import root_seed
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair._core.validation import check_level, check_numeric
-from causalfair.exceptions import IdentificationError, RoleError, WeakIdentificationWarning
+from causalfair.exceptions import (
+    IdentificationError,
+    ParameterError,
+    RoleError,
+    WeakIdentificationWarning,
+)
 from causalfair.reward._data import resolve_reward
 from causalfair.reward._estimator import DeconfoundedReward
 from causalfair.reward._methods import Problem
@@ -95,7 +100,7 @@ def two_stage(
         raise IdentificationError("the instruments do not move the endogenous confounders at all.")
     gamma = np.linalg.solve(moments, fitted.T @ Ry / n)
     corrected = y - P @ gamma
-    beta = np.linalg.lstsq(X, corrected, rcond=None)[0]
+    beta = np.asarray(np.linalg.lstsq(X, corrected, rcond=None)[0], dtype=np.float64)
     error = corrected - X @ beta
     P_hat = P - (RP - fitted)  # first stage on text and instruments
     W = np.hstack([X, P_hat])
@@ -114,7 +119,7 @@ def two_stage(
             "Hansen J", "all instruments are valid", value, float(chdtrc(k - p, value)), k - p
         )
     wu = _wu_hausman(RP, RP - fitted, Ry, cluster)
-    return TwoStage(beta, gamma, influence, strength, hansen, wu, (Q, RP, Ry))
+    return TwoStage(np.asarray(beta), gamma, influence, strength, hansen, wu, (Q, RP, Ry))
 
 
 def _orthonormal(A: FloatArray) -> FloatArray:
@@ -228,7 +233,7 @@ n_refits, post_treatment, solver, random_state
         time: Any = None,
         cluster: Any = None,
         sample_weight: Any = None,
-    ) -> InstrumentedReward:
+    ) -> Any:
         """Learn the reward.
 
         Parameters
@@ -257,6 +262,11 @@ n_refits, post_treatment, solver, random_state
         from causalfair.reward import _assemble
 
         owner = f"{type(self).__name__}.fit"
+        if self.learner != "ridge":
+            raise ParameterError(
+                f'{owner}: two-stage least squares is linear and needs learner="ridge"; got '
+                f"learner={self.learner!r}."
+            )
         root = root_seed(self.random_state)
         left, right = self._words
         moved = _columns(X, endogenous, left, owner)
@@ -273,8 +283,8 @@ n_refits, post_treatment, solver, random_state
         self.mean_, self.reference_outcome_ = problem.mean, problem.y_mean
         taken = np.column_stack(list(moved.values())) @ fit.gamma
         problem.y = problem.y - (taken - taken.mean())
-        problem._cache.pop("y", None)
-        problem._cache.pop("held out", None)
+        for stale in ("y", "parts"):
+            problem._cache.pop(stale, None)
         self._fit_learner(problem)
         self._describe(data, problem)
         self._joint_inference(fit, problem, tuple(moved), data.roles.sample_id())
@@ -302,6 +312,10 @@ n_refits, post_treatment, solver, random_state
         vcov = iid_vcov(text) if problem.cluster is None else clustered_vcov(text, problem.cluster)
         old = self._inference
         self._inference = Sandwich(fit.beta, vcov, old.inverse, 1.0, old.rank, old.basis, old.root)
+
+    def _influence(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        d = rows.shape[1]
+        return rows @ self._two_stage.beta, self._two_stage.influence[:, :d] @ rows.T
 
     def _warn_weak(self, owner: str) -> None:
         if self.effective_f_ < WEAK_F and len(self.endogenous_effect_) == 1:
@@ -410,7 +424,7 @@ n_refits, post_treatment, solver, random_state
         time: Any = None,
         cluster: Any = None,
         sample_weight: Any = None,
-    ) -> ProximalReward:
+    ) -> Any:
         """Learn the reward.
 
         Parameters

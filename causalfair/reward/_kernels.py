@@ -1,15 +1,39 @@
-"""Compiled loops of the absorber: counting sort, Schur complement of the eliminated factor.
+"""Compiled loops of the absorber, and of pairs inside strata.
 
-Every reduction runs over a fixed number of chunks that are added in order, so results do not depend
-on the number of threads.
+Loops over columns run over ``lanes``, a tuple with one entry a column, and loops over factors over
+``links``: their lengths are known when the kernel is compiled. Running values of a row are tuples,
+``lanes`` being one of zeros: unlike an array they stay in registers and become vectors.
+Weights of one row stand for weights that are all one. Every kernel is serial and gives the same
+bits whatever runs beside it; columns are spread over threads by the caller.
 """
+
+# mypy: allow-untyped-defs, allow-untyped-calls, disable-error-code=assignment
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import config, get_num_threads, njit
+from numba.cpython.unsafe.tuple import tuple_setitem
 
-WIDTH = 8  # columns solved together: one cache line of float64
+__all__ = [
+    "counting_sort",
+    "drop_singletons",
+    "get_num_threads",
+    "main_effects",
+    "map_sweeps",
+    "schur_diagonal",
+    "schur_product",
+    "sort_codes",
+    "stratum_pairs",
+    "subtract_effects",
+    "subtract_means",
+    "sum_levels",
+]
+
+if config.DISABLE_JIT:
+
+    def tuple_setitem(values, index, value):
+        return (*values[:index], value, *values[index + 1 :])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -27,6 +51,32 @@ def counting_sort(codes, n_levels):
         order[place[codes[i]]] = i
         place[codes[i]] += 1
     return order, pointer
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sort_codes(main, codes, weight, n_levels):
+    """Codes (n, F) and weights in the order of ``main``, pointer and weight of its levels."""
+    n, n_factors = codes.shape
+    unit = weight.shape[0] == 1
+    pointer = np.zeros(n_levels + 1, np.int64)
+    total = np.zeros(n_levels)
+    for i in range(n):
+        pointer[np.int64(main[i]) + 1] += 1
+        total[main[i]] += weight[0] if unit else weight[i]
+    for g in range(n_levels):
+        pointer[g + 1] += pointer[g]
+    place = pointer[:-1].copy()
+    sorted_codes = np.empty_like(codes)
+    sorted_weight = np.empty_like(weight)
+    sorted_weight[0] = weight[0]
+    for i in range(n):
+        at = place[main[i]]
+        place[main[i]] = at + 1
+        if not unit:
+            sorted_weight[at] = weight[i]
+        for j in range(n_factors):
+            sorted_codes[at, j] = codes[i, j]
+    return sorted_codes, sorted_weight, pointer, total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -61,11 +111,15 @@ def schur_diagonal(pointer, codes, weight, group_weight, size):
     out = np.zeros(size)
     cell = np.zeros(size)
     n_factors = codes.shape[1]
+    unit = weight.shape[0] == 1
+    w = weight[0]
     for g in range(pointer.shape[0] - 1):
         for i in range(pointer[g], pointer[g + 1]):
+            if not unit:
+                w = weight[i]
             for j in range(n_factors):
-                cell[codes[i, j]] += weight[i]
-                out[codes[i, j]] += weight[i]
+                cell[codes[i, j]] += w
+                out[codes[i, j]] += w
         for i in range(pointer[g], pointer[g + 1]):
             for j in range(n_factors):
                 k = codes[i, j]
@@ -74,121 +128,129 @@ def schur_diagonal(pointer, codes, weight, group_weight, size):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
-def centre_groups(chunks, pointer, weight, group_weight, values):
-    """Subtract weighted group means from ``values`` (n, B), in place."""
-    width = values.shape[1]
-    for c in prange(chunks.shape[0] - 1):
-        mean = np.empty(width)
-        for g in range(chunks[c], chunks[c + 1]):
-            mean[:] = 0.0
-            for i in range(pointer[g], pointer[g + 1]):
-                for b in range(width):
-                    mean[b] += weight[i] * values[i, b]
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_levels(
+    main, codes, weight, lanes, links, values, start, shift, main_sum, level_sum, moments
+):
+    """Add weighted sums by level of columns ``start, ...`` of ``values`` (n, d), less ``shift``.
+
+    ``main_sum`` (L, B) and ``level_sum`` (size, B) are by level of the eliminated factor and of the
+    others; ``moments`` (2, B) are plain sums and sums of squares.
+    """
+    width = len(lanes)
+    unit = weight.shape[0] == 1
+    w = weight[0]
+    part = lanes
+    for i in range(main.shape[0]):
+        g = main[i]
+        if not unit:
+            w = weight[i]
+        for b in range(width):
+            a = values[i, start + b] - shift[b]
+            moments[0, b] += a
+            moments[1, b] += a * a
+            part = tuple_setitem(part, b, w * a)
+        for b in range(width):
+            main_sum[g, b] += part[b]
+        for j in range(len(links)):
+            k = codes[i, j]
             for b in range(width):
-                mean[b] /= group_weight[g]
-            for i in range(pointer[g], pointer[g + 1]):
-                for b in range(width):
-                    values[i, b] -= mean[b]
+                level_sum[k, b] += part[b]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
-def scatter(chunks, pointer, codes, weight, values, out):
-    """Weighted sums of ``values`` (n, B) by level, one partial ``out[c]`` (size, B) a chunk."""
-    width = values.shape[1]
-    n_factors = codes.shape[1]
-    for c in prange(chunks.shape[0] - 1):
-        part = out[c]
-        part[:] = 0.0
-        for i in range(pointer[chunks[c]], pointer[chunks[c + 1]]):
-            for j in range(n_factors):
+@njit(cache=True, nogil=True, error_model="numpy")
+def subtract_means(pointer, codes, weight, lanes, links, means, level_sum):
+    """``level_sum - D'W D_1 means``: take the eliminated factor out of sums by level, in place."""
+    width = len(lanes)
+    unit = weight.shape[0] == 1
+    w = weight[0]
+    for g in range(pointer.shape[0] - 1):
+        for i in range(pointer[g], pointer[g + 1]):
+            if not unit:
+                w = weight[i]
+            for j in range(len(links)):
                 k = codes[i, j]
                 for b in range(width):
-                    part[k, b] += weight[i] * values[i, b]
+                    level_sum[k, b] -= w * means[g, b]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
-def schur_apply8(chunks, pointer, codes, weight, group_weight, v, out):
-    """Partial sums of ``D'W(I - P)D v`` for eight columns: ``out`` (chunks, size, 8)."""
-    n_factors = codes.shape[1]
-    for c in prange(chunks.shape[0] - 1):
-        part = out[c]
-        part[:] = 0.0
-        mean = np.empty(8)
-        for g in range(chunks[c], chunks[c + 1]):
-            for b in range(8):
-                mean[b] = 0.0
-            for i in range(pointer[g], pointer[g + 1]):
-                for j in range(n_factors):
-                    k = codes[i, j]
-                    for b in range(8):
-                        mean[b] += weight[i] * v[k, b]
-            for b in range(8):
-                mean[b] /= group_weight[g]
-            if n_factors == 1:
-                for i in range(pointer[g], pointer[g + 1]):
-                    k = codes[i, 0]
-                    for b in range(8):
-                        part[k, b] += weight[i] * (v[k, b] - mean[b])
-            else:
-                fit = np.empty(8)
-                for i in range(pointer[g], pointer[g + 1]):
-                    for b in range(8):
-                        fit[b] = -mean[b]
-                    for j in range(n_factors):
-                        k = codes[i, j]
-                        for b in range(8):
-                            fit[b] += v[k, b]
-                    for j in range(n_factors):
-                        k = codes[i, j]
-                        for b in range(8):
-                            part[k, b] += weight[i] * fit[b]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
-def schur_apply1(chunks, pointer, codes, weight, group_weight, v, out):
-    """Partial sums of ``D'W(I - P)D v`` for one column: ``v`` (size,), ``out`` (chunks, size)."""
-    n_factors = codes.shape[1]
-    for c in prange(chunks.shape[0] - 1):
-        part = out[c]
-        part[:] = 0.0
-        for g in range(chunks[c], chunks[c + 1]):
-            mean = 0.0
-            for i in range(pointer[g], pointer[g + 1]):
-                for j in range(n_factors):
-                    mean += weight[i] * v[codes[i, j]]
-            mean /= group_weight[g]
-            for i in range(pointer[g], pointer[g + 1]):
-                fit = -mean
-                for j in range(n_factors):
-                    fit += v[codes[i, j]]
-                for j in range(n_factors):
-                    part[codes[i, j]] += weight[i] * fit
-
-
-@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
-def subtract_fit(chunks, pointer, codes, weight, group_weight, v, values):
-    """Subtract ``(I - P)D v`` from the centred ``values`` (n, B), in place."""
-    width = values.shape[1]
-    n_factors = codes.shape[1]
-    for c in prange(chunks.shape[0] - 1):
-        mean = np.empty(width)
-        for g in range(chunks[c], chunks[c + 1]):
-            mean[:] = 0.0
-            for i in range(pointer[g], pointer[g + 1]):
-                for j in range(n_factors):
-                    k = codes[i, j]
-                    for b in range(width):
-                        mean[b] += weight[i] * v[k, b]
-            for b in range(width):
-                mean[b] /= group_weight[g]
-            for i in range(pointer[g], pointer[g + 1]):
+@njit(cache=True, nogil=True, error_model="numpy")
+def schur_product(pointer, codes, weight, total, lanes, links, v, out):
+    """``out = D'W(I - P)D v`` with ``P`` the projection on the eliminated factor."""
+    width = len(lanes)
+    unit = weight.shape[0] == 1
+    w = weight[0]
+    out[:] = 0.0
+    for g in range(pointer.shape[0] - 1):
+        mean = lanes
+        for i in range(pointer[g], pointer[g + 1]):
+            if not unit:
+                w = weight[i]
+            for j in range(len(links)):
+                k = codes[i, j]
                 for b in range(width):
-                    values[i, b] += mean[b]
-                for j in range(n_factors):
-                    k = codes[i, j]
-                    for b in range(width):
-                        values[i, b] -= v[k, b]
+                    mean = tuple_setitem(mean, b, mean[b] + w * v[k, b])
+        for b in range(width):
+            mean = tuple_setitem(mean, b, mean[b] / total[g])
+        for i in range(pointer[g], pointer[g + 1]):
+            if not unit:
+                w = weight[i]
+            fit = lanes
+            for b in range(width):
+                fit = tuple_setitem(fit, b, -mean[b])
+            for j in range(len(links)):
+                k = codes[i, j]
+                for b in range(width):
+                    fit = tuple_setitem(fit, b, fit[b] + v[k, b])
+            for j in range(len(links)):
+                k = codes[i, j]
+                for b in range(width):
+                    out[k, b] += w * fit[b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def main_effects(pointer, codes, weight, total, lanes, links, v, main_sum):
+    """``(main_sum - D_1'W D v) / total``: coefficients of the eliminated factor, in place."""
+    width = len(lanes)
+    unit = weight.shape[0] == 1
+    w = weight[0]
+    for g in range(pointer.shape[0] - 1):
+        for i in range(pointer[g], pointer[g + 1]):
+            if not unit:
+                w = weight[i]
+            for j in range(len(links)):
+                k = codes[i, j]
+                for b in range(width):
+                    main_sum[g, b] -= w * v[k, b]
+        for b in range(width):
+            main_sum[g, b] /= total[g]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def subtract_effects(
+    main, codes, weight, lanes, links, values, start, shift, alpha, v, out, level_sum
+):
+    """Write residuals into ``out``; add their weighted sums by level, which ought to vanish."""
+    width = len(lanes)
+    unit = weight.shape[0] == 1
+    w = weight[0]
+    part = lanes
+    for i in range(main.shape[0]):
+        g = main[i]
+        if not unit:
+            w = weight[i]
+        for b in range(width):
+            part = tuple_setitem(part, b, values[i, start + b] - shift[b] - alpha[g, b])
+        for j in range(len(links)):
+            k = codes[i, j]
+            for b in range(width):
+                part = tuple_setitem(part, b, part[b] - v[k, b])
+        for b in range(width):
+            out[i, start + b] = part[b]
+        for j in range(len(links)):
+            k = codes[i, j]
+            for b in range(width):
+                level_sum[k, b] += w * part[b]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -238,7 +300,7 @@ def stratum_pairs(order, pointer, limit, seed):
                     second[at] = order[start + b]
                     at += 1
         else:
-            for draw in range(limit):
+            for _ in range(limit):
                 state = seed + np.uint64(0x9E3779B97F4A7C15) * np.uint64(at + 1)
                 state ^= state >> np.uint64(30)
                 state *= np.uint64(0xBF58476D1CE4E5B9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from causalfair._core.typing import BoolArray, FloatArray, IntArray
 from causalfair.exceptions import IdentificationError, ParameterError
 from causalfair.reward._confounders import Confounders
 from causalfair.reward._ridge import (
+    PENALTIES,
     UNIDENTIFIED,
     Gram,
     RidgeFit,
@@ -23,10 +26,19 @@ from causalfair.reward._ridge import (
     within_share,
 )
 
-__all__ = ["METHODS", "Problem", "Stacked", "fit_method", "out_of_fold_scores"]
+__all__ = [
+    "METHODS",
+    "Problem",
+    "Stacked",
+    "fit_method",
+    "fold_coefficients",
+    "learn",
+    "out_of_fold_scores",
+]
 
 METHODS = ("orthogonal", "subtract", "naive", "as_feature", "residual_y", "invariant")
 MOST_DUMMIES = 2_000
+MOST_HELD = 10_000_000  # entries of the features up to which all folds are held at once
 
 
 @dataclass
@@ -54,6 +66,13 @@ class Stacked:
             for rows, part in self.parts
         )
 
+    def without(self, name: str) -> Stacked:
+        """All confounders but one."""
+        parts = [
+            (rows, part.without(name) if name in part.names else part) for rows, part in self.parts
+        ]
+        return Stacked(parts, self.n)
+
     def subset(self, rows: IntArray) -> Stacked:
         """The same parts on some of the rows."""
         place = np.full(self.n, -1, dtype=np.intp)
@@ -64,6 +83,11 @@ class Stacked:
             if len(inside):
                 parts.append((place[own[inside]], confounders.subset(inside)))
         return Stacked(parts, len(rows))
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether the confounders of all parts are factors alone."""
+        return all(part.is_pure for _, part in self.parts)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +113,15 @@ class Stacked:
             start += int(codes.max()) + 1
         return out
 
+    def finest(self) -> IntArray:
+        """Level of the largest factor of each part; levels of different parts differ."""
+        out, start = np.empty(self.n, dtype=np.intp), 0
+        for rows, part in self.parts:
+            codes = part.finest()
+            out[rows] = start + (0 if codes is None else codes)
+            start = int(out[rows].max()) + 1
+        return out
+
     def design(self) -> Any:
         """Sparse block-diagonal design of all parts."""
         from scipy import sparse
@@ -111,6 +144,7 @@ class Problem:
     X : (n, d) features; y : (n,); weight : (n,), mean one.
     confounders : residual-maker; blocks : (d,) ``"text"``, ``"style"`` or ``"embedding"``.
     groups : (n,) rows that share a fold, or None; cluster : (n, c) or None.
+    split : (n,) groups joined with small strata, so that a stratum is held out as a whole.
     """
 
     X: FloatArray
@@ -123,6 +157,7 @@ class Problem:
     cluster: IntArray | None
     n_folds: int
     seed: np.random.SeedSequence
+    split: IntArray | None = None
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -164,7 +199,8 @@ class Problem:
     @property
     def share(self) -> FloatArray:
         """Share (d,) of each feature's variance left within the confounders."""
-        _ = self.within
+        if "share" not in self._cache:
+            _ = self.within
         return self._cache["share"]  # type: ignore[no-any-return]
 
     @property
@@ -178,23 +214,50 @@ class Problem:
         return self._cached(  # type: ignore[no-any-return]
             "folds",
             lambda: make_folds(
-                len(self.y), self.n_folds, seed=child_seed(self.seed, 0), groups=self.groups
+                len(self.y), self.n_folds, seed=child_seed(self.seed, 0), groups=self.split
             ),
         )
 
-    def residual_folds(self) -> list[Gram]:
-        """Cross products of every fold, residualised on the fold's own strata."""
+    def take(self, rows: IntArray) -> Problem:
+        """The same problem on some of the rows, residualised on these rows alone."""
+        return Problem(
+            self.X[rows], self.y[rows], self.weight[rows], self.confounders.subset(rows),
+            self.blocks, self.names, None, None, self.n_folds, self.seed,
+        )  # fmt: skip
 
-        def make() -> list[Gram]:
-            out = []
-            for fold in range(self.n_folds):
-                rows = np.flatnonzero(self.folds == fold)
-                own = self.confounders.subset(rows)
-                X, y = own.residualize(self.centred[rows]), own.residualize(self.y[rows])
-                out.append(make_gram(X, y, self.weight[rows], kept=np.ones(X.shape[1], bool)))
-            return out
+    def parts(self) -> Iterator[tuple[Problem, Problem, IntArray]]:
+        """Training problem, held-out problem and held-out rows of every fold.
 
-        return self._cached("held out", make)  # type: ignore[no-any-return]
+        Each is residualised on its own rows: with small strata, means that straddle folds would
+        tell the training rows about the held-out outcomes. The features of large problems are
+        held for one fold at a time; what is small (cross products, confounders) is kept.
+        """
+        kept = self._cached("parts", list)
+        for fold in range(self.n_folds):
+            rows, others = np.flatnonzero(self.folds == fold), np.flatnonzero(self.folds != fold)
+            if fold == len(kept):
+                kept.append((self.take(others), self.take(rows)))
+            train, test = kept[fold]
+            for part, own in ((train, others), (test, rows)):
+                if len(part.X) < len(own):
+                    part.X = self.X[own]
+            yield train, test, rows
+            if self.X.size > MOST_HELD:
+                train.release()
+                test.release()
+
+    def release(self) -> None:
+        """Forget the features and what is as large as they are."""
+        self.X = np.empty((0, self.X.shape[1]))
+        self._cache.pop("centred", None)
+        self._cache.pop("within", None)
+
+    def held_out(self, values: FloatArray) -> FloatArray:
+        """Values (n,) residualised fold by fold on the fold's own strata."""
+        out = np.empty(len(values))
+        for _, test, rows in self.parts():
+            out[rows] = test.confounders.residualize(values[rows])
+        return out
 
 
 @dataclass
@@ -222,6 +285,25 @@ class MethodFit:
     confounder_effect: FloatArray
 
 
+@dataclass
+class System:
+    """The least-squares problem behind a method, and what it says the confounders do.
+
+    Attributes
+    ----------
+    design, target : (n, p), (n,); project : (d, p) from its coefficients to the text's, or None.
+    kept : (p,) columns that vary; within : whether all columns are residualised.
+    effect : (n,) estimate of g(W), centred.
+    """
+
+    design: FloatArray
+    target: FloatArray
+    kept: BoolArray
+    effect: FloatArray
+    project: FloatArray | None = None
+    within: bool = False
+
+
 def fit_method(problem: Problem, method: str, penalty: float | None) -> MethodFit:
     """Fit one method to a problem.
 
@@ -246,45 +328,70 @@ def fit_method(problem: Problem, method: str, penalty: float | None) -> MethodFi
     """
     if method not in METHODS:
         raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}.")
-    kept = problem.share >= UNIDENTIFIED
-    if not kept.any():
+    if not (problem.share >= UNIDENTIFIED).any():
         raise IdentificationError(
             "text does not vary within the confounder strata: none of the "
             f"{problem.X.shape[1]} text features has variance left once "
             f"{', '.join(problem.confounders.names) or 'nothing'} is held fixed, so no effect of "
             "the text is identified. Use coarser confounders, or data in which texts vary."
         )
-    joint = _least_squares(problem, problem.within, problem.y_within, penalty, kept, within=True)
-    effect = _confounder_effect(problem, joint[1].coef)
-    if method == "orthogonal":
-        return _finish(problem, method, problem.within, problem.y_within, joint, None, effect)
-    if method == "subtract":
-        target = problem.y - effect - problem.y_mean
-        solved = _least_squares(problem, problem.centred, target, penalty, _varies(problem))
-        fit = _finish(problem, method, problem.centred, target, solved, None, effect)
+    if method in ("orthogonal", "subtract"):
+        joint = _within_system(problem)
+        gram, fitted = _least_squares(problem, joint, penalty)
+        joint.effect = _confounder_effect(problem, fitted.coef)
+        if method == "orthogonal":
+            return _finish(problem, method, joint, gram, fitted)
+        system = _system(problem, method, joint.effect)
+        fit = _finish(problem, method, system, *_least_squares(problem, system, penalty))
         # The standard error must know that g was estimated: that of the joint regression does.
-        reference = _finish(
-            problem, "orthogonal", problem.within, problem.y_within, joint, None, effect
-        )
-        fit.inference = reference.inference
+        fit.inference = _finish(problem, "orthogonal", joint, gram, fitted).inference
         return fit
-    if method == "residual_y":
-        target = problem.y_within
-        solved = _least_squares(problem, problem.centred, target, penalty, _varies(problem))
-        outcome_only = problem.y - target - problem.y_mean
-        return _finish(problem, method, problem.centred, target, solved, None, outcome_only)
-    centred_y = problem.y - problem.y_mean
-    none = np.zeros_like(problem.y)
+    system = _system(problem, method, None)
+    gram, fitted = _least_squares(problem, system, penalty)
+    if method == "invariant":
+        system.project = _invariance(problem, gram)
     if method == "as_feature":
-        design = np.hstack([problem.centred, _dummies(problem)])
-        solved = _least_squares(problem, design, centred_y, penalty, design.var(axis=0) > 0)
-        project = np.eye(problem.X.shape[1], design.shape[1])
         d = problem.X.shape[1]
-        shown = design[:, d:] @ solved[1].coef[d:]
-        return _finish(problem, method, design, centred_y, solved, project, shown)
-    solved = _least_squares(problem, problem.centred, centred_y, penalty, _varies(problem))
-    project = _invariance(problem, solved[0]) if method == "invariant" else None
-    return _finish(problem, method, problem.centred, centred_y, solved, project, none)
+        system.effect = system.design[:, d:] @ fitted.coef[d:]
+    return _finish(problem, method, system, gram, fitted)
+
+
+def _within_system(problem: Problem) -> System:
+    kept = problem.share >= UNIDENTIFIED
+    return System(problem.within, problem.y_within, kept, np.zeros(len(problem.y)), within=True)
+
+
+def _system(problem: Problem, method: str, effect: FloatArray | None) -> System:
+    """Design and target of every method but the orthogonal one."""
+    centred_y, none = problem.y - problem.y_mean, np.zeros(len(problem.y))
+    varies = _varies(problem)
+    if method == "subtract":
+        assert effect is not None
+        return System(problem.centred, centred_y - effect, varies, effect)
+    if method == "residual_y":
+        return System(problem.centred, problem.y_within, varies, centred_y - problem.y_within)
+    if method == "as_feature":
+        dummies = _dummies(problem)
+        design = np.hstack([problem.centred, dummies])
+        project = np.eye(problem.X.shape[1], design.shape[1])
+        kept = np.concatenate([varies, dummies.var(axis=0) > 0])
+        return System(design, centred_y, kept, none, project)
+    return System(problem.centred, centred_y, varies, none)
+
+
+def learn(problem: Problem, method: str, penalty: float) -> FloatArray:
+    """Coefficients (d,) of a method at a given penalty, without inference."""
+    if method in ("orthogonal", "subtract"):
+        coef = ridge(_within_gram(problem), penalty).coef
+        if method == "orthogonal":
+            return coef
+        system = _system(problem, method, _confounder_effect(problem, coef))
+        return ridge(_gram(problem, system), penalty).coef
+    system = _system(problem, method, None)
+    gram = _gram(problem, system)
+    project = _invariance(problem, gram) if method == "invariant" else system.project
+    coef = ridge(gram, penalty).coef
+    return coef if project is None else np.asarray(project @ coef)
 
 
 def _varies(problem: Problem) -> BoolArray:
@@ -306,55 +413,53 @@ def _dummies(problem: Problem) -> FloatArray:
     return np.asarray(dense - np.average(dense, axis=0, weights=problem.weight))
 
 
+def _gram(problem: Problem, system: System) -> Gram:
+    extra = system.design.shape[1] - len(problem.blocks)
+    blocks = np.concatenate([problem.blocks, ["confounder"] * extra])
+    return make_gram(system.design, system.target, problem.weight, kept=system.kept, blocks=blocks)
+
+
+def _within_gram(problem: Problem) -> Gram:
+    """Cross products of the residualised problem, kept with it."""
+    return problem._cached("gram", lambda: _gram(problem, _within_system(problem)))  # type: ignore[no-any-return]
+
+
 def _least_squares(
-    problem: Problem,
-    X: FloatArray,
-    y: FloatArray,
-    penalty: float | None,
-    kept: BoolArray,
-    *,
-    within: bool = False,
+    problem: Problem, system: System, penalty: float | None
 ) -> tuple[Gram, RidgeFit]:
-    blocks = np.concatenate([problem.blocks, ["confounder"] * (X.shape[1] - len(problem.blocks))])
-    gram = make_gram(X, y, problem.weight, kept=kept, blocks=blocks)
-    df = problem.confounders.degrees_of_freedom() if within else 1
+    gram = _gram(problem, system)
+    df = problem.confounders.degrees_of_freedom() if system.within else 1
     held_out = None
-    if problem.groups is not None:
-        scored = problem.residual_folds() if within else None
-        held_out = _grouped_loss(problem, X, y, gram, scored)
+    if problem.groups is not None and penalty is None:
+        folds = _fold_grams(problem, system, gram)
+        held_out = partial(_grouped_loss, folds)
     return gram, ridge(gram, penalty, df_absorbed=df, held_out=held_out)
 
 
-def _fold_grams(problem: Problem, X: FloatArray, y: FloatArray) -> list[Gram]:
+def _fold_grams(problem: Problem, system: System, gram: Gram) -> list[tuple[Gram, Gram]]:
+    """Cross products of training and held-out rows; each residualised on its own, if at all."""
+    if system.within:
+        return [(_within_gram(train), _within_gram(test)) for train, test, _ in problem.parts()]
     out = []
     for fold in range(problem.n_folds):
         rows = problem.folds == fold
-        kept = np.ones(X.shape[1], bool)
-        out.append(make_gram(X[rows], y[rows], problem.weight[rows], kept=kept))
+        X, y, w = system.design[rows], system.target[rows], problem.weight[rows]
+        part = make_gram(X, y, w, kept=gram.kept)
+        rest = gram.n - part.n
+        xx, xy = gram.n * gram.xx - part.n * part.xx, gram.n * gram.xy - part.n * part.xy
+        out.append((replace(gram, xx=xx / rest, xy=xy / rest, n=rest), part))
     return out
 
 
-def _training(gram: Gram, part: Gram) -> tuple[FloatArray, FloatArray]:
-    rest = gram.n - part.n
-    return (gram.n * gram.xx - part.n * part.xx) / rest, (
-        gram.n * gram.xy - part.n * part.xy
-    ) / rest
-
-
-def _grouped_loss(
-    problem: Problem, X: FloatArray, y: FloatArray, gram: Gram, scored: list[Gram] | None
-) -> Any:
-    parts = _fold_grams(problem, X, y)
-
-    def losses(path: Any) -> FloatArray:
-        total = 0.0
-        for part, test in zip(parts, scored or parts, strict=True):
-            b = path(*_training(gram, part))
-            quadratic = np.einsum("jm,jk,km->m", b, test.xx, b)
-            total = total + test.n * (test.yy - 2 * b.T @ test.xy + quadratic)
-        return np.asarray(total / gram.n)
-
-    return losses
+def _grouped_loss(folds: list[tuple[Gram, Gram]], path: Any) -> FloatArray:
+    """Mean held-out loss of every penalty."""
+    total, n = np.zeros(len(PENALTIES)), 0.0
+    for train, test in folds:
+        b = path(train.xx, train.xy)
+        quadratic = np.einsum("jm,jk,km->m", b, test.xx, b)
+        total += test.n * (test.yy - 2 * b.T @ test.xy + quadratic)
+        n += test.n
+    return total / n
 
 
 def _confounder_effect(problem: Problem, coef: FloatArray) -> FloatArray:
@@ -379,42 +484,35 @@ def _invariance(problem: Problem, gram: Gram) -> FloatArray:
 
 
 def _finish(
-    problem: Problem,
-    method: str,
-    design: FloatArray,
-    target: FloatArray,
-    solved: tuple[Gram, RidgeFit],
-    project: FloatArray | None,
-    effect: FloatArray,
+    problem: Problem, method: str, system: System, gram: Gram, fitted: RidgeFit
 ) -> MethodFit:
-    gram, fitted = solved
     cluster = problem.cluster
     own = method in ("orthogonal", "residual_y")
     nested = None if cluster is None or cluster.shape[1] > 1 else cluster[:, 0]
     df = problem.confounders.degrees_of_freedom(nested) if own else 1
     used = gram
     if method == "as_feature":  # without its penalty it would be the joint regression
-        used = Gram(
-            gram.xx + fitted.penalty * np.diag(gram.scale), gram.xy, gram.yy, gram.scale,
-            gram.kept, gram.n,
-        )  # fmt: skip
-    n_used = len(problem.y) - problem.confounders.n_singletons
+        used = replace(gram, xx=gram.xx + fitted.penalty * np.diag(gram.weight))
     table = sandwich(
-        used, design, target, problem.weight, cluster=cluster, n_used=n_used, df_absorbed=df
-    )
-    coef = fitted.coef if project is None else project @ fitted.coef
-    return MethodFit(method, coef, fitted, table, design, target, gram, project, effect)
+        used, system.design, system.target, problem.weight, cluster=cluster,
+        n_used=len(problem.y) - problem.confounders.n_singletons, df_absorbed=df,
+    )  # fmt: skip
+    coef = fitted.coef if system.project is None else system.project @ fitted.coef
+    return MethodFit(
+        method, coef, fitted, table, system.design, system.target, gram, system.project,
+        system.effect,
+    )  # fmt: skip
+
+
+def fold_coefficients(problem: Problem, fit: MethodFit) -> list[FloatArray]:
+    """Reward coefficients (d,) learnt without each fold, at the chosen penalty."""
+    return [learn(train, fit.method, fit.ridge.penalty) for train, _, _ in problem.parts()]
 
 
 def out_of_fold_scores(problem: Problem, fit: MethodFit) -> FloatArray:
     """Reward (n,) of each row by coefficients learnt without its fold, at the chosen penalty."""
     scores = np.empty(len(problem.y))
-    parts = _fold_grams(problem, fit.design, fit.target)
-    for fold, part in enumerate(parts):
-        xx, xy = _training(fit.gram, part)
-        held = Gram(xx, xy, 0.0, fit.gram.scale, fit.gram.kept, fit.gram.n - part.n)
-        coef = ridge(held, fit.ridge.penalty).coef
-        coef = coef if fit.project is None else fit.project @ coef
+    for fold, coef in enumerate(fold_coefficients(problem, fit)):
         rows = problem.folds == fold
         scores[rows] = problem.centred[rows] @ coef
     return scores

@@ -1,9 +1,8 @@
-"""Preference pairs inside strata, and files that preference trainers load."""
+"""Preference pairs of logged texts, inside strata only."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,16 @@ import numpy as np
 from scipy.special import ndtr
 
 from causalfair._core.optional import import_optional
-from causalfair._core.random import child_seed, root_seed
+from causalfair._core.random import child_seed, root_seed, uint64_seed
 from causalfair._core.typing import FloatArray, IntArray
+from causalfair._core.validation import check_numeric
 from causalfair.exceptions import DataError, ParameterError
-from causalfair.reward._features import style_features
+from causalfair.reward._export import export_rows, write_rows
+from causalfair.reward._features import as_texts, style_features, text_codes
 
-__all__ = ["Pairs", "as_reward_function", "make_pairs"]
+__all__ = ["Pairs", "make_pairs", "pairs_of_reward"]
 
-KINDS = ("preference", "reward", "unpaired", "prompt", "sft")
+CHUNK = 65_536  # pairs whose features are held in memory at once
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class Pairs:
     chosen, rejected : (m,) row numbers of the logs.
     margin : (m,) difference in reward, or in corrected outcome; probability : (m,) that it is real.
     texts : texts of all rows; prompts : prompts of all rows, or None.
-    scores : (n,) value of every row that the pairs were made from.
+    scores : (n,) value of every row that the pairs were made from; strata : (n,) codes.
+    card : what is written beside an export.
     reason : why there are no pairs, where there are none.
+    confounders : name -> (n,) circumstances, for ``balance``.
     """
 
     chosen: IntArray
@@ -45,6 +48,7 @@ class Pairs:
     strata: IntArray
     card: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    confounders: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -61,6 +65,11 @@ class Pairs:
     def weight(self) -> FloatArray:
         """Weight (m,) of each pair: twice the distance of its probability from one half."""
         return np.asarray(2 * self.probability - 1)
+
+    @property
+    def flip_probability(self) -> float:
+        """Mean probability that the order of a pair is wrong; the label smoothing of robust DPO."""
+        return float(np.mean(1 - self.probability)) if len(self) else 0.0
 
     def to_frame(self) -> Any:
         """One row a pair.
@@ -85,39 +94,60 @@ class Pairs:
         )
 
     def balance(self, columns: Any = None) -> Any:
-        """Gap between chosen and rejected texts in every confounder, and in length.
+        """Gap between chosen and rejected texts in length and in every confounder.
+
+        A confounder that defines the strata has gap zero. A gap in length is no error, but a
+        fine-tune will learn it.
 
         Parameters
         ----------
         columns : mapping of str to array of shape (n,), optional
-            Numeric columns of the logs.
+            Further columns of the logs.
 
         Returns
         -------
         pandas.DataFrame
-            ``column, chosen, rejected, gap`` in standard deviations.
+            ``column, chosen, rejected, gap``: means and their difference in standard deviations;
+            for categories the share of texts that would have to change category, means missing.
         """
         import pandas as pd
 
-        style = style_features(self.texts)
-        items = {"tokens": style[:, 0], "characters": style[:, 1], **dict(columns or {})}
-        rows = []
-        for name, values in items.items():
-            array = np.asarray(values, dtype=float)
-            a, b = array[self.chosen].mean(), array[self.rejected].mean()
-            spread = float(array.std())
-            rows.append((name, a, b, (a - b) / spread if spread > 0 else 0.0))
+        used = np.concatenate([self.chosen, self.rejected])
+        style = np.zeros((len(self.texts), 2))
+        style[used] = style_features([self.texts[i] for i in used])[:, :2]
+        items = {"tokens": style[:, 0], "characters": style[:, 1]}
+        rows = [
+            self._gap(k, v) for k, v in {**items, **self.confounders, **(columns or {})}.items()
+        ]
         return pd.DataFrame(rows, columns=["column", "chosen", "rejected", "gap"])
 
-    def records(
-        self, kind: str = "preference", *, conversational: bool = False, dead_zone: float = 0.1,
-        temperature: float = 1.0, random_state: Any = 0,
-    ) -> list[dict[str, Any]]:  # fmt: skip
-        """Rows of an export; see :meth:`to_trl`.
+    def _gap(self, name: str, values: Any) -> tuple[str, float, float, float]:
+        array = np.asarray(values)
+        left, right = array[self.chosen], array[self.rejected]
+        if not len(self):
+            return name, np.nan, np.nan, np.nan
+        if array.dtype.kind not in "biuf" or name in self.card.get("categorical", ()):
+            both = np.concatenate([left, right]).astype(str)
+            codes = np.unique(both, return_inverse=True)[1].reshape(-1)
+            sides = np.repeat([1.0, -1.0], len(left))
+            return (
+                name,
+                np.nan,
+                np.nan,
+                float(np.abs(np.bincount(codes, sides)).sum() / 2 / len(left)),
+            )
+        a, b = float(left.mean()), float(right.mean())
+        spread = float(np.concatenate([left, right]).std())
+        return name, a, b, (a - b) / spread if spread > 0 else 0.0
+
+    def records(self, kind: str = "preference", **options: Any) -> list[dict[str, Any]]:
+        """Rows of an export, as :meth:`to_trl` writes them.
 
         Parameters
         ----------
-        kind, conversational, dead_zone, temperature, random_state
+        kind : str, default "preference"
+            As for :meth:`to_trl`.
+        **options
             As for :meth:`to_trl`.
 
         Returns
@@ -125,48 +155,7 @@ class Pairs:
         list of dict
             One dictionary a row.
         """
-        if kind not in KINDS:
-            raise ParameterError(f"kind={kind!r} must be one of {', '.join(KINDS)}.")
-        if kind != "reward" and self.prompts is None:
-            raise DataError(
-                f"to_trl: kind={kind!r} needs prompts; give make_pairs(prompts=...), or use "
-                'kind="reward", whose prompt is implicit.'
-            )
-        prompts = self.prompts or [""] * len(self.texts)
-
-        def prompt(i: int) -> Any:
-            return [{"role": "user", "content": prompts[i]}] if conversational else prompts[i]
-
-        def answer(i: int) -> Any:
-            text = self.texts[i]
-            return [{"role": "assistant", "content": text}] if conversational else text
-
-        if kind in ("preference", "reward"):
-            return [
-                {
-                    **({"prompt": prompt(i)} if kind == "preference" else {}),
-                    "chosen": answer(i),
-                    "rejected": answer(j),
-                    "margin": float(m),
-                }
-                for i, j, m in zip(self.chosen, self.rejected, self.margin, strict=True)
-            ]
-        if kind == "prompt":
-            return [{"prompt": prompt(i)} for i in _first_rows(prompts)]
-        if kind == "unpaired":
-            zone = dead_zone * float(self.scores.std())
-            centre = float(np.median(self.scores))
-            rows = np.flatnonzero(np.abs(self.scores - centre) > zone)
-            return [
-                {
-                    "prompt": prompt(i),
-                    "completion": answer(i),
-                    "label": bool(self.scores[i] > centre),
-                }
-                for i in rows
-            ]
-        rows = _resample(self.scores, temperature, random_state)
-        return [{"prompt": prompt(i), "completion": answer(i)} for i in rows]
+        return export_rows(self, kind, **options)
 
     def to_trl(
         self, path: Any, kind: str = "preference", *, conversational: bool = False,
@@ -178,45 +167,40 @@ class Pairs:
         ----------
         path : path
             ``.jsonl`` or ``.parquet``.
-        kind : {"preference", "reward", "unpaired", "prompt", "sft"}, default "preference"
-            ``prompt, chosen, rejected, margin`` (DPO); the same without prompt (reward trainer);
-            ``prompt, completion, label`` (KTO); ``prompt`` alone (GRPO, RLOO); ``prompt,
-            completion`` resampled by ``exp(score / temperature)`` (SFT).
+        kind : {"preference", "reward", "unpaired", "prompt", "sft", "weighted"}
+            ``"preference"`` (default): ``prompt, chosen, rejected, margin`` (DPO). ``"reward"``:
+            the same without prompt (reward trainer). ``"unpaired"``: ``prompt, completion, label``
+            of every text (KTO). ``"prompt"``: each prompt once (GRPO and RLOO, with
+            :func:`as_reward_function`). ``"sft"``: ``prompt, completion`` drawn in proportion to
+            ``exp(score / temperature)``. ``"weighted"``: every text once, with that ``weight``.
         conversational : bool, default False
             Write messages with roles instead of strings.
         dead_zone : float, default 0.1
-            Texts within so many standard deviations of the median get no label (unpaired).
+            Texts within so many standard deviations of the average text get no label (unpaired).
         temperature : float, default 1
-            Standard deviations of score per unit of log weight (SFT).
+            Standard deviations of score per unit of log weight, which is clipped at 5 either way
+            (sft, weighted).
         random_state : int, SeedSequence, Generator, RandomState or None
-            Seed of the resampling (SFT).
+            Seed of the draw (sft).
 
         Returns
         -------
         pathlib.Path
             The file; ``<name>.card.json`` stands beside it.
+
+        Raises
+        ------
+        DataError
+            There is nothing to write, or prompts are needed and were not given.
         """
         rows = self.records(
             kind, conversational=conversational, dead_zone=dead_zone, temperature=temperature,
             random_state=random_state,
         )  # fmt: skip
-        target = Path(path)
-        if target.suffix == ".parquet":
-            import pandas as pd
-
-            pd.DataFrame(rows).to_parquet(target, index=False)
-        elif target.suffix == ".jsonl":
-            lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-            target.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        else:
-            raise ParameterError(f"to_trl: path={str(path)!r} must end in .jsonl or .parquet.")
-        card = {**self.card, "kind": kind, "rows": len(rows)}
+        card = {**self.card, "kind": kind, "rows": len(rows), "pairs": len(self)}
         if len(self):
-            card["label_smoothing"] = float(np.mean(1 - self.probability))
-        target.with_suffix(".card.json").write_text(
-            json.dumps(card, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        return target
+            card["label_smoothing"] = self.flip_probability
+        return write_rows(rows, Path(path), card)
 
     def to_dataset(self, kind: str = "preference", **options: Any) -> Any:
         """The export as a ``datasets.Dataset``.
@@ -237,22 +221,6 @@ class Pairs:
         return module.Dataset.from_list(self.records(kind, **options))
 
 
-def _first_rows(prompts: Sequence[str]) -> list[int]:
-    seen: dict[str, int] = {}
-    for row, prompt in enumerate(prompts):
-        seen.setdefault(prompt, row)
-    return list(seen.values())
-
-
-def _resample(scores: FloatArray, temperature: float, random_state: Any) -> IntArray:
-    if not temperature > 0:
-        raise ParameterError(f"temperature={temperature!r} must be positive.")
-    spread = max(float(scores.std()), 1e-12)
-    weight = np.exp(np.clip((scores - scores.mean()) / (spread * temperature), -5, 5))
-    rng = np.random.default_rng(root_seed(random_state))
-    return np.asarray(np.sort(rng.choice(len(scores), len(scores), p=weight / weight.sum())))
-
-
 def make_pairs(
     score: Any,
     variance: Any,
@@ -265,6 +233,7 @@ def make_pairs(
     max_per_stratum: int = 50,
     max_per_text: int = 10,
     difference_variance: Callable[[IntArray, IntArray], FloatArray] | None = None,
+    confounders: Mapping[str, Any] | None = None,
     card: dict[str, Any] | None = None,
     random_state: Any = 0,
 ) -> Pairs:
@@ -273,15 +242,16 @@ def make_pairs(
     Parameters
     ----------
     score : array of shape (n,)
-        Reward or corrected outcome of each text.
+        Reward or corrected outcome of each text; raw outcomes are comparable only where the strata
+        hold every circumstance fixed.
     variance : array of shape (n,) or None
-        Variance of each score, independent between texts.
+        Variance of each score, independent between texts; None with ``difference_variance``.
     strata : array of shape (n,)
         Pairs are made inside strata only (same prompt, same confounders).
     texts : sequence of str
-        The n texts.
+        The n texts; two rows with the same text are never paired.
     prompts : sequence of str, optional
-        The n prompts.
+        The n prompts; both texts of a pair then share their prompt.
     min_gap : float, default 0
         Smallest difference in score.
     min_prob : float, default 0.7
@@ -290,6 +260,8 @@ def make_pairs(
         Caps; the most certain pairs are kept.
     difference_variance : callable, optional
         Variance of the differences of rows i and j, where scores are correlated.
+    confounders : mapping of str to array of shape (n,), optional
+        Circumstances, for :meth:`Pairs.balance`.
     card : dict, optional
         What to write beside an export.
     random_state : int, SeedSequence, Generator, RandomState or None
@@ -300,76 +272,131 @@ def make_pairs(
     Pairs
         Possibly none, with the reason.
 
+    Raises
+    ------
+    DataError
+        Lengths differ, or a score or variance is not usable.
+
     Examples
     --------
     >>> pairs = make_pairs([1.0, 0.0, 5.0], [0.1, 0.1, 0.1], [0, 0, 1], ["a", "b", "c"])
     >>> pairs.to_frame()[["chosen", "rejected"]].values.tolist()
     [['a', 'b']]
     """
-    from causalfair.reward import _kernels
-
-    values = np.asarray(score, dtype=float)
-    n = len(values)
-    if len(texts) != n or len(strata) != n or (prompts is not None and len(prompts) != n):
-        raise DataError(
-            f"make_pairs: lengths differ (score {n}, strata {len(strata)}, texts {len(texts)}"
-            f"{'' if prompts is None else f', prompts {len(prompts)}'})."
-        )
-    codes = np.unique(np.asarray(strata), return_inverse=True)[1].reshape(-1).astype(np.int32)
-    order, pointer = _kernels.counting_sort(codes, int(codes.max()) + 1)
-    seed = np.uint64(child_seed(root_seed(random_state), 0).generate_state(1, np.uint64)[0])
-    first, second = _kernels.stratum_pairs(order, pointer, 20 * max_per_stratum, seed)
+    owner = "make_pairs"
+    _check_options(min_gap, min_prob, max_per_stratum, max_per_text)
+    values = check_numeric(score, "score", owner=owner)
+    words = as_texts(texts, owner=owner)
+    asked = None if prompts is None else as_texts(prompts, owner=owner)
+    _check_lengths(values, strata, words, asked)
+    codes = _cells(strata, asked)
+    first, second = _candidates(codes, text_codes(words), max_per_stratum, random_state)
     swap = values[first] < values[second]
     chosen, rejected = np.where(swap, second, first), np.where(swap, first, second)
     gap = values[chosen] - values[rejected]
-    if difference_variance is not None:
-        spread = np.sqrt(difference_variance(chosen, rejected))
-    else:
-        own = np.asarray(variance, dtype=float)
-        spread = np.sqrt(own[chosen] + own[rejected])
-    probability = np.where(spread > 0, ndtr(gap / np.where(spread > 0, spread, 1.0)), 0.5)
-    probability = np.where((spread == 0) & (gap > 0), 1.0, probability)
+    spread = _spread(chosen, rejected, variance, difference_variance, len(values))
+    safe = np.where(spread > 0, spread, 1.0)
+    probability = np.where(spread > 0, ndtr(gap / safe), np.where(gap > 0, 1.0, 0.5))
     fit = (gap > 0) & (gap >= min_gap) & (probability >= min_prob)
-    reason = _reason(len(first), int(fit.sum()), min_prob, min_gap)
-    keep = _capped(
-        np.flatnonzero(fit), chosen, rejected, probability, codes, max_per_stratum, max_per_text
-    )
+    keep = _capped(fit, chosen, rejected, probability, codes, max_per_stratum, max_per_text)
+    reason = _reason(codes, len(first), len(keep), min_prob, min_gap)
     return Pairs(
-        chosen[keep], rejected[keep], gap[keep], probability[keep], list(texts),
-        None if prompts is None else list(prompts), values, codes, dict(card or {}), reason,
+        chosen[keep], rejected[keep], gap[keep], probability[keep], words, asked, values, codes,
+        dict(card or {}), reason, dict(confounders or {}),
     )  # fmt: skip
 
 
-def _reason(found: int, fit: int, min_prob: float, min_gap: float) -> str:
-    if not found:
-        return "every stratum has one text; use coarser strata"
-    if not fit:
+def _check_options(min_gap: float, min_prob: float, per_stratum: int, per_text: int) -> None:
+    if not min_gap >= 0:
+        raise ParameterError(f"make_pairs: min_gap={min_gap!r} must be 0 or more.")
+    if not 0.5 <= min_prob < 1:
+        raise ParameterError(
+            f"make_pairs: min_prob={min_prob!r} must lie in [0.5, 1): the better text of a pair "
+            "has at least even odds."
+        )
+    for name, value in (("max_per_stratum", per_stratum), ("max_per_text", per_text)):
+        if value < 1:
+            raise ParameterError(f"make_pairs: {name}={value!r} must be at least 1.")
+
+
+def _check_lengths(
+    values: FloatArray, strata: Any, texts: list[str], prompts: list[str] | None
+) -> None:
+    sizes = {"score": len(values), "strata": len(strata), "texts": len(texts)}
+    if prompts is not None:
+        sizes["prompts"] = len(prompts)
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise DataError(f"make_pairs: lengths differ ({shown}); every row needs one of each.")
+
+
+def _cells(strata: Any, prompts: list[str] | None) -> IntArray:
+    """Codes of the strata, split by prompt."""
+    codes = np.unique(np.asarray(strata), return_inverse=True)[1].reshape(-1)
+    if prompts is not None:
+        own = np.unique(np.asarray(prompts, dtype=object), return_inverse=True)[1].reshape(-1)
+        pair = codes * (int(own.max()) + 1) + own
+        codes = np.unique(pair, return_inverse=True)[1].reshape(-1)
+    return np.asarray(codes, dtype=np.int32)
+
+
+def _candidates(
+    codes: IntArray, same: IntArray, per_stratum: int, random_state: Any
+) -> tuple[IntArray, IntArray]:
+    """Distinct pairs inside strata whose texts differ: all, or a draw in very large strata."""
+    from causalfair.reward import _kernels
+
+    order, pointer = _kernels.counting_sort(codes, int(codes.max()) + 1)
+    key = uint64_seed(root_seed(random_state), 0)
+    first, second = _kernels.stratum_pairs(order, pointer, max(20 * per_stratum, 1_000), key)
+    _, once = np.unique(first * len(codes) + second, return_index=True)
+    first, second = first[once], second[once]
+    differ = same[first] != same[second]
+    return first[differ], second[differ]
+
+
+def _spread(
+    i: IntArray, j: IntArray, variance: Any, difference: Any, n: int
+) -> FloatArray:  # fmt: skip
+    if difference is not None:
+        parts = [
+            difference(i[a : a + CHUNK], j[a : a + CHUNK]) for a in range(0, max(len(i), 1), CHUNK)
+        ]
+        return np.asarray(np.sqrt(np.concatenate(parts)))
+    if variance is None:
+        raise DataError("make_pairs: variance= is needed where difference_variance= is not given.")
+    own = check_numeric(variance, "variance", owner="make_pairs")
+    if len(own) != n or (own < 0).any():
+        raise DataError(
+            f"make_pairs: variance needs {n} values of 0 or more; got {len(own)}, "
+            f"{int((own < 0).sum())} of them negative."
+        )
+    return np.asarray(np.sqrt(own[i] + own[j]))
+
+
+def _reason(codes: IntArray, found: int, kept: int, min_prob: float, min_gap: float) -> str:
+    if kept:
+        return ""
+    if found:
         return f"none of {found} pairs has probability {min_prob:g} and gap {min_gap:g}; lower them"
-    return ""
+    if int(codes.max()) + 1 == len(codes):
+        return "every stratum has one text; use coarser strata"
+    return "no stratum has two different texts; use coarser strata"
 
 
 def _capped(
-    rows: IntArray, chosen: IntArray, rejected: IntArray, probability: FloatArray,
-    codes: Any, per_stratum: int, per_text: int,
+    fit: Any, chosen: IntArray, rejected: IntArray, probability: FloatArray, codes: IntArray,
+    per_stratum: int, per_text: int,
 ) -> IntArray:  # fmt: skip
-    """Greedy: the most certain pairs first, within both caps."""
+    """Rows of the pairs that stay: the most certain first, within both caps."""
+    from causalfair.reward import _kernels_pairs
+
+    rows = np.flatnonzero(fit)
     order = rows[np.argsort(-probability[rows], kind="stable")]
-    in_stratum = np.zeros(int(codes.max()) + 1, dtype=int)
-    in_text = np.zeros(len(codes), dtype=int)
-    keep, seen = [], set()
-    for row in order.tolist():
-        i, j = int(chosen[row]), int(rejected[row])
-        s = codes[i]
-        if (i, j) in seen or in_stratum[s] >= per_stratum:
-            continue
-        if in_text[i] >= per_text or in_text[j] >= per_text:
-            continue
-        seen.add((i, j))
-        in_stratum[s] += 1
-        in_text[i] += 1
-        in_text[j] += 1
-        keep.append(row)
-    return np.sort(np.array(keep, dtype=np.intp))
+    kept = _kernels_pairs.cap_pairs(
+        order, chosen, rejected, codes, int(codes.max()) + 1, per_stratum, per_text
+    )
+    return np.flatnonzero(kept)
 
 
 def pairs_of_reward(
@@ -380,7 +407,7 @@ def pairs_of_reward(
     if data.texts is None:
         raise DataError("make_pairs needs the raw text: fit with text=.")
     if by not in ("reward", "outcome"):
-        raise ParameterError(f"by={by!r} must be 'reward' or 'outcome'.")
+        raise ParameterError(f"make_pairs: by={by!r} must be 'reward' or 'outcome'.")
     if strata is None:
         strata = problem.confounders.strata()
     elif isinstance(strata, str):
@@ -391,61 +418,47 @@ def pairs_of_reward(
             )
         strata = data.categorical[strata]
     card = {
-        "library": "causalfair", "method": reward.method, "penalty": getattr(reward, "penalty_", None),
-        "confounders": list(problem.confounders.names), "n": data.n, "by": by,
+        "library": "causalfair", "method": reward.method, "by": by, "n": data.n,
+        "penalty": getattr(reward, "penalty_", None),
+        "confounders": list(problem.confounders.names), "categorical": list(data.categorical),
     }  # fmt: skip
     common = {
-        "prompts": prompts,
-        "card": card,
-        "random_state": child_seed(reward._root, 8),
-    } | options
+        "prompts": prompts, "card": card, "random_state": child_seed(reward._root, 8),
+        "confounders": {**data.categorical, **data.numeric},
+    } | options  # fmt: skip
     if by == "outcome":
-        residual = problem.confounders.residualize(reward.corrected_outcome_)
-        noise = (
-            float(
-                np.average((residual - problem.within @ reward.coef_) ** 2, weights=problem.weight)
-            )
-            if hasattr(reward, "coef_")
-            else float(np.average(residual**2, weights=problem.weight))
-        )
-        variance = noise / problem.weight
-        return make_pairs(reward.corrected_outcome_, variance, strata, data.texts, **common)
-    scores = reward.predict(problem.X if data.embedding is not None else data.texts)
-
-    def spread(i: IntArray, j: IntArray) -> FloatArray:
-        gap = problem.X[i] - problem.X[j]
-        if not hasattr(reward, "coef_"):
-            raise ParameterError('make_pairs(by="reward") needs learner="ridge"; use by="outcome".')
-        return np.asarray(((gap @ reward._posterior.root) ** 2).sum(axis=1))
-
-    return make_pairs(scores, None, strata, data.texts, difference_variance=spread, **common)
+        score = reward.corrected_outcome_ - reward.reference_outcome_
+        return make_pairs(score, _noise(reward, problem), strata, data.texts, **common)
+    score, difference = _reward_scores(reward, problem)
+    return make_pairs(score, None, strata, data.texts, difference_variance=difference, **common)
 
 
-def as_reward_function(reward: Any) -> Callable[..., list[float]]:
-    """The reward as trainers of the GRPO family call it.
+def _noise(reward: Any, problem: Any) -> FloatArray:
+    """Variance (n,) of each corrected outcome around its text's reward."""
+    left = problem.confounders.residualize(reward.corrected_outcome_)
+    if hasattr(reward, "coef_"):
+        left = left - problem.within @ reward.coef_
+    else:
+        left = left - problem.confounders.residualize(reward.out_of_fold_scores_)
+    room = max(1 - problem.confounders.degrees_of_freedom() / len(left), 1 / len(left))
+    return np.asarray(np.average(left**2, weights=problem.weight) / room / problem.weight)
 
-    Parameters
-    ----------
-    reward : DeconfoundedReward
-        Fitted on raw text.
 
-    Returns
-    -------
-    callable
-        ``f(prompts, completions, **kwargs) -> list of float``; completions are strings or lists of
-        messages, of which the last is scored.
+def _reward_scores(
+    reward: Any, problem: Any
+) -> tuple[FloatArray, Callable[[IntArray, IntArray], FloatArray]]:
+    """Rewards (n,) of the logged texts, and the variance of their differences."""
+    if hasattr(reward, "coef_"):
+        draws = problem.centred @ reward._posterior.root
+        score = problem.centred @ reward.coef_
+        divisor = 1
+    else:
+        draws = np.ascontiguousarray(reward._posterior._spreads(problem.X).T)
+        draws -= draws.mean(axis=1, keepdims=True)
+        score = reward._posterior.mean(problem.X)
+        divisor = draws.shape[1] - 1
 
-    Examples
-    --------
-    >>> class Length:
-    ...     def predict(self, texts):
-    ...         return [len(t) for t in texts]
-    >>> as_reward_function(Length())(["p"], [[{"role": "assistant", "content": "abc"}]])
-    [3.0]
-    """
+    def difference(i: IntArray, j: IntArray) -> FloatArray:
+        return np.asarray(((draws[i] - draws[j]) ** 2).sum(axis=1) / divisor)
 
-    def score(prompts: Any = None, completions: Any = (), **_: Any) -> list[float]:  # noqa: ARG001
-        texts = [c if isinstance(c, str) else str(c[-1]["content"]) for c in completions]
-        return [float(r) for r in reward.predict(texts)]
-
-    return score
+    return score, difference

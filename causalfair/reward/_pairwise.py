@@ -74,7 +74,11 @@ def bradley_terry(
         if decrement < 1e-22 * max(1.0, abs(value)):
             return coef, hessian
         size = 1.0
-        while (new := loss(coef - size * step)) > value - 1e-4 * size * decrement and size > 1e-8:
+        # Near the end a step gains less than the rounding of the loss; it is a good step still.
+        slack = 4 * np.finfo(float).eps * max(1.0, abs(value))
+        while (
+            new := loss(coef - size * step)
+        ) > value + slack - 1e-4 * size * decrement and size > 1e-8:
             size /= 2
         if size <= 1e-8:
             return coef, hessian
@@ -225,7 +229,8 @@ class PairwiseReward(CausalEstimator):
             )
         if not np.any(D):
             raise IdentificationError(
-                f"{owner}: all differences are zero: the two texts of every pair have equal features."
+                f"{owner}: all differences are zero: the two texts of every pair have equal "
+                "features."
             )
 
     def _choose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,19 @@ import numpy as np
 from causalfair._core.typing import BoolArray, FloatArray, IntArray
 from causalfair.exceptions import IdentificationError
 
-__all__ = ["Gram", "RidgeFit", "make_gram", "ridge", "sandwich", "within_share"]
+__all__ = [
+    "Gram",
+    "RidgeFit",
+    "make_gram",
+    "penalty_path",
+    "ridge",
+    "sandwich",
+    "within_share",
+]
 
 PENALTIES = 10.0 ** np.linspace(-4, 2, 13)
 UNIDENTIFIED = 1e-10
+LIGHT = 1e-6  # penalty of named style features relative to that of the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,7 @@ class Gram:
     Attributes
     ----------
     xx : (d, d) ``X'WX / n``; xy : (d,) ``X'Wy / n``; yy : ``y'Wy / n``.
-    scale : (d,) penalty of each column relative to the others.
+    scale : (d,) size of each column; light : (d,) columns that are hardly penalised.
     kept : (d,) columns that vary.
     n : rows, or the sum of weights.
     """
@@ -33,8 +42,14 @@ class Gram:
     xy: FloatArray
     yy: float
     scale: FloatArray
+    light: BoolArray
     kept: BoolArray
     n: float
+
+    @property
+    def weight(self) -> FloatArray:
+        """Penalty (d,) of each column per unit of ``penalty``."""
+        return np.where(self.light, LIGHT * self.scale, self.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,11 @@ def make_gram(
     kept: BoolArray,
     blocks: Any = None,
 ) -> Gram:
-    """Cross products; columns of the block ``"text"`` share one penalty scale."""
+    """Cross products; columns of the block ``"text"`` share one scale, ``"style"`` is light.
+
+    Style features are few, named and nearly collinear: a penalty that is right for hundreds of
+    anonymous directions would bend them, and they the choice of the penalty.
+    """
     n = float(weight.sum())
     weighted = weight[:, None] * X
     xx = weighted.T @ X / n
@@ -80,7 +99,8 @@ def make_gram(
     if blocks is not None and (shared := (blocks == "text") & kept).any():
         scale[shared] = scale[shared].mean()
     scale = np.where(kept & (scale > 0), scale, 1.0)
-    return Gram(xx, weighted.T @ y / n, float(weight @ y**2 / n), scale, kept, n)
+    light = np.zeros(len(scale), bool) if blocks is None else np.asarray(blocks == "style")
+    return Gram(xx, weighted.T @ y / n, float(weight @ y**2 / n), scale, light, kept, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +112,21 @@ class _Spectrum:
     values: FloatArray
     kept: BoolArray
 
+    @property
+    def _largest(self) -> float:
+        return float(np.max(self.values, initial=1e-300))
+
     def solve(self, xy: FloatArray, penalty: float) -> FloatArray:
         coef = np.zeros(len(self.kept))
         rotated = self.vectors.T @ (xy[self.kept] / self.root)
-        floor = UNIDENTIFIED * max(float(self.values.max(initial=0.0)), 1e-300)
+        floor = UNIDENTIFIED * self._largest
         usable = self.values > floor if penalty == 0 else np.ones(len(self.values), bool)
         shrunk = np.where(usable, rotated / np.where(usable, self.values + penalty, 1.0), 0.0)
         coef[self.kept] = (self.vectors @ shrunk) / self.root
         return coef
 
     def df(self, penalty: float) -> float:
-        floor = UNIDENTIFIED * max(float(self.values.max(initial=0.0)), 1e-300)
+        floor = UNIDENTIFIED * self._largest if penalty == 0 else 0.0
         live = self.values[self.values > floor]
         return float((live / (live + penalty)).sum())
 
@@ -139,7 +163,7 @@ def ridge(
     RidgeFit
         Coefficients and the choice.
     """
-    spectrum = _spectrum(gram.xx, gram.scale, gram.kept)
+    spectrum = _spectrum(gram.xx, gram.scale if penalty == 0 else gram.weight, gram.kept)
     if penalty is not None:
         coef = spectrum.solve(gram.xy, penalty)
         return RidgeFit(coef, float(penalty), np.empty((0, 2)), spectrum.df(penalty))
@@ -148,8 +172,7 @@ def ridge(
     else:
 
         def path(xx: FloatArray, xy: FloatArray) -> FloatArray:
-            part = _spectrum(xx, gram.scale, gram.kept)
-            return np.column_stack([part.solve(xy, p) for p in PENALTIES])
+            return penalty_path(replace(gram, xx=xx, xy=xy))
 
         losses = held_out(path)
     best = float(PENALTIES[int(np.argmin(losses))])
@@ -157,11 +180,17 @@ def ridge(
     return RidgeFit(spectrum.solve(gram.xy, best), best, curve, spectrum.df(best))
 
 
+def penalty_path(gram: Gram) -> FloatArray:
+    """Coefficients (d, 13) at every penalty of the grid."""
+    spectrum = _spectrum(gram.xx, gram.weight, gram.kept)
+    return np.column_stack([spectrum.solve(gram.xy, float(p)) for p in PENALTIES])
+
+
 def _gcv(gram: Gram, spectrum: _Spectrum, df_absorbed: float) -> FloatArray:
     losses = []
     for p in PENALTIES:
         b = spectrum.solve(gram.xy, float(p))
-        rss = max(gram.yy - 2 * b @ gram.xy + b @ gram.xx @ b, 0.0) * gram.n
+        rss = max(float(gram.yy - 2 * b @ gram.xy + b @ gram.xx @ b), 0.0) * gram.n
         room = max(gram.n - df_absorbed - spectrum.df(float(p)), 1.0)
         losses.append(gram.n * rss / room**2)
     return np.asarray(losses)
@@ -210,7 +239,7 @@ def sandwich(
     from causalfair.inference.vcov import clustered_vcov
 
     spectrum = _spectrum(gram.xx, gram.scale, gram.kept)
-    live = spectrum.values > UNIDENTIFIED * max(float(spectrum.values.max(initial=0.0)), 1e-300)
+    live = spectrum.values > UNIDENTIFIED * spectrum._largest
     rank = int(live.sum())
     room = n_used - rank - df_absorbed
     if room <= 0:

@@ -51,10 +51,10 @@ def ridge_posterior(fit: MethodFit, d: int) -> Posterior:
     gram = fit.gram
     kept = gram.kept
     b = fit.ridge.coef
-    rss = max(gram.yy - 2 * b @ gram.xy + b @ gram.xx @ b, 0.0)
-    system = gram.xx + fit.ridge.penalty * np.diag(gram.scale)
+    rss = max(float(gram.yy - 2 * b @ gram.xy + b @ gram.xx @ b), 0.0)
+    system = gram.xx + fit.ridge.penalty * np.diag(gram.weight)
     values, vectors = np.linalg.eigh(system[np.ix_(kept, kept)])
-    live = values > 1e-12 * max(float(values.max()), 1e-300)
+    live = values > 1e-12 * float(np.max(values, initial=1e-300))
     half = np.zeros((len(b), int(live.sum())))
     half[kept] = vectors[:, live] / np.sqrt(values[live])
     half *= np.sqrt(rss / gram.n)
@@ -62,24 +62,20 @@ def ridge_posterior(fit: MethodFit, d: int) -> Posterior:
     return Posterior(fit.coef, project @ half)
 
 
-def calibration(
-    scores: FloatArray, problem: Problem, *, sample_id: str | None = None
-) -> tuple[Any, FloatArray]:
-    """Slope of the residualised outcome on residualised out-of-fold scores, and these scores."""
+def calibration(scores: FloatArray, problem: Problem, *, sample_id: str | None = None) -> Any:
+    """Slope of the outcome on out-of-fold scores, both residualised inside their fold, or None."""
     from causalfair.inference import InfluenceEstimates
 
-    s = problem.confounders.residualize(scores)
-    w, y = problem.weight, problem.y_within
+    s, y, w = problem.held_out(scores), problem.held_out(problem.y), problem.weight
     total = float(w @ s**2)
     if total <= 1e-14 * float(w @ (scores - scores.mean()) ** 2) or total == 0.0:
-        return None, s
+        return None
     slope = float(w @ (s * y)) / total
     psi = len(y) * w * s * (y - slope * s) / total
-    estimate = InfluenceEstimates(
+    return InfluenceEstimates(
         [slope], (psi - psi.mean())[:, None], ["calibration slope"], cluster=problem.cluster,
         sample_id=sample_id,
     )  # fmt: skip
-    return estimate, s
 
 
 def identified_share(X: FloatArray, table: Sandwich) -> FloatArray:
@@ -122,6 +118,29 @@ def spearman(a: FloatArray, b: FloatArray) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
+def _block(n_texts: int) -> int:
+    """Draws held in memory at once: about two million rewards."""
+    return max(1, 2_000_000 // n_texts)
+
+
+def _draw_ranks(
+    posterior: Any, X: FloatArray, first: FloatArray, n_draws: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Probability (n,) of being best and expected rank (n,), block of draws by block."""
+    from scipy.stats import rankdata
+
+    best, ranks = np.zeros(len(X)), np.zeros(len(X))
+    draws, done = first, 0
+    while True:
+        top = draws == draws.max(axis=1, keepdims=True)
+        best += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
+        ranks += rankdata(-draws, axis=1, method="average").sum(axis=0)
+        done += len(draws)
+        if done >= n_draws:
+            return best / done, ranks / done
+        draws = posterior.draw(X, min(len(first), n_draws - done), rng)
+
+
 def rank_table(
     texts: Any,
     X: FloatArray,
@@ -138,12 +157,10 @@ def rank_table(
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
-    draws = posterior.draw(X, n_draws, rng)
-    mean = np.asarray(X @ posterior.coef) if hasattr(posterior, "coef") else draws.mean(axis=0)
+    first = posterior.draw(X, min(n_draws, _block(len(X))), rng)
+    mean = np.asarray(X @ posterior.coef) if hasattr(posterior, "coef") else first.mean(axis=0)
     spread = posterior.std(X)
-    best = draws == draws.max(axis=1, keepdims=True)
-    p_best = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
-    ranks = rankdata(-draws, axis=1, method="average").mean(axis=0)
+    p_best, ranks = _draw_ranks(posterior, X, first, n_draws, rng)
     lower = mean + ndtri(1 - level) * spread
     frame = pd.DataFrame(
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -128,9 +129,9 @@ class Sensitivity:
 
     def __str__(self) -> str:
         return (
-            f"estimate {self.estimate:.3g} (t {self.statistic:.2f}); an unrecorded cause must explain "
-            f"{self.robustness:.1%} of the residual variance of text and outcome to bring it to "
-            f"zero, and {self.robustness_significance:.1%} to make it insignificant."
+            f"estimate {self.estimate:.3g} (t {self.statistic:.2f}); an unrecorded cause must "
+            f"explain {self.robustness:.1%} of the residual variance of text and outcome to bring "
+            f"it to zero, and {self.robustness_significance:.1%} to make it insignificant."
         )
 
 
@@ -174,7 +175,7 @@ def rank_robustness(reward: Any, candidates: Any, *, strength: float = 0.05, top
     raw = isinstance(candidates, (list, tuple)) and isinstance(candidates[0], str)
     labels = np.array(list(candidates) if raw else range(len(matrix)), dtype=object)
     rows = []
-    for a, b in zip(order[:-1], order[1:], strict=True):
+    for a, b in pairwise(order):
         row = (matrix[a] - matrix[b]) @ reward._project_rows()
         spread = float(np.sqrt(max(row @ table.vcov @ row, 0.0)))
         gap = float(row @ table.coef)

@@ -207,10 +207,9 @@ def _variants(model: DomainConstrainedRisk, wrong: float) -> dict[str, DomainCon
     """The model with subsets of its constraints, on the quick sampler."""
 
     def change(**parameters: Any) -> DomainConstrainedRisk:
-        quick = clone(model)
-        return quick.set_params(
-            sampler="laplace", draws=COMPARE_DRAWS, allow_weak=True, **parameters
-        )  # type: ignore[no-any-return]
+        quick: DomainConstrainedRisk = clone(model)
+        quick.set_params(sampler="laplace", draws=COMPARE_DRAWS, allow_weak=True, **parameters)
+        return quick
 
     no_prevalence = {"prevalence": None, "prevalence_sd": None}
     out = {"no constraint": change(**no_prevalence, expertise=None)}

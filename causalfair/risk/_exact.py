@@ -11,7 +11,7 @@ from causalfair.exceptions import ConvergenceError
 from causalfair.risk._mode import STARTS, find_mode, hessian
 
 if TYPE_CHECKING:
-    from causalfair._core.typing import FloatArray
+    from causalfair._core.typing import FloatArray, IntArray
     from causalfair.risk._model import Problem
 
 FEASIBLE, STATIONARY = 1e-8, 1e-3
@@ -78,7 +78,7 @@ def maximum_likelihood(problem: Problem, *, owner: str) -> MaximumLikelihood:
     # The posterior mode is a safe start; the likelihood alone may be flat far out.
     mode = find_mode(free, owner=owner)
     target = mode.problem.without_prior()
-    constraints = [(g, float(problem.prevalence.value[g])) for g in exact]
+    constraints = [(int(g), float(problem.prevalence.value[g])) for g in exact]
     theta, multiplier = _solve(target, problem, _starts(mode.theta, problem), constraints, owner)
     value, _ = target.value_and_gradient(theta)
     information = -hessian(target.value_and_gradient, theta)
@@ -146,7 +146,7 @@ def _solve(
 
 
 def _constrained_inverse(
-    information: FloatArray, problem: Problem, theta: FloatArray, exact: FloatArray, owner: str
+    information: FloatArray, problem: Problem, theta: FloatArray, exact: IntArray, owner: str
 ) -> FloatArray:
     """N (N'HN)^-1 N', N spanning the directions that keep the prevalences."""
     from scipy.linalg import null_space

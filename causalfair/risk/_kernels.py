@@ -8,6 +8,7 @@ raises: a sampler calls it from another thread.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -26,7 +27,7 @@ WEIGHTS16 = tuple(0.5 * _W16)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _logistic(x):
+def _logistic(x: Any) -> Any:
     if x >= 0:
         return 1.0 / (1.0 + math.exp(-x))
     e = math.exp(x)
@@ -34,7 +35,7 @@ def _logistic(x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _panels(a, b, s, flip):
+def _panels(a: Any, b: Any, s: Any, flip: Any) -> Any:
     """Integral over [0, s] of v u, or of v (1 - u) with ``flip``, and its derivatives in a and b.
 
     Gauss-Legendre, 16 nodes a panel of width at most 3: the poles are at distance pi from the real
@@ -57,14 +58,14 @@ def _panels(a, b, s, flip):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _ends(e, es):
+def _ends(e: Any, es: Any) -> Any:
     """S(x), 1 - S(x), S(x + s), 1 - S(x + s) from exp(x) and exp(s)."""
     down, down_s = 1.0 / (1.0 + e), 1.0 / (1.0 + e * es)
     return e * down, down, e * es * down_s, down_s
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _tested_negative(a, b, ea, eb, s, es, q):
+def _tested_negative(a: Any, b: Any, ea: Any, eb: Any, s: Any, es: Any, q: Any) -> Any:
     """Integral of v (1 - u) and its derivatives in a and b; q = 1 - exp(-s)."""
     d = b - a
     if abs(d) < NEAR_ZERO:
@@ -84,7 +85,7 @@ def _tested_negative(a, b, ea, eb, s, es, q):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _tested_positive(a, b, ea, eb, s, es, em, q):
+def _tested_positive(a: Any, b: Any, ea: Any, eb: Any, s: Any, es: Any, em: Any, q: Any) -> Any:
     """Integral of v u and its derivatives, as D(a) - J_01 with a the smaller score."""
     if abs(b - a) < NEAR_ZERO or max(a, b) + s < FAR_TAIL:
         return _panels(a, b, s, False)
@@ -101,7 +102,7 @@ def _tested_positive(a, b, ea, eb, s, es, em, q):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _uniform_cell(code, a, b, s, es, em, q):
+def _uniform_cell(code: Any, a: Any, b: Any, s: Any, es: Any, em: Any, q: Any) -> Any:
     """Integral of one code over Z in [0, s]; derivatives in a, in b, and the integrand at s.
 
     ``es``, ``em`` and ``q`` are exp(s), exp(s) - 1 and 1 - exp(-s).
@@ -134,7 +135,7 @@ def _uniform_cell(code, a, b, s, es, em, q):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _quadrature_cell(code, a, t, outcome, decision, x, w):
+def _quadrature_cell(code: Any, a: Any, t: Any, outcome: Any, decision: Any, x: Any, w: Any) -> Any:
     """Sum over nodes of one code, and of its derivatives in r and t, plain and times the node.
 
     ``outcome`` and ``decision`` hold exp(sigma x) and exp(alpha sigma x): no exponential is left
@@ -167,7 +168,9 @@ def _quadrature_cell(code, a, t, outcome, decision, x, w):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rows_uniform(a, d, code, weight, sigma, grad_a, grad_d):
+def rows_uniform(
+    a: Any, d: Any, code: Any, weight: Any, sigma: Any, grad_a: Any, grad_d: Any
+) -> Any:
     """Log-likelihood of rows for Z uniform on [0, sigma] and alpha = 1; derivative in sigma.
 
     Writes the derivatives in ``a`` (``d`` fixed) and in ``d``.
@@ -193,7 +196,7 @@ def rows_uniform(a, d, code, weight, sigma, grad_a, grad_d):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _node_odds(scale, x):
+def _node_odds(scale: Any, x: Any) -> Any:
     out = np.empty(x.size)
     for k in range(x.size):
         out[k] = math.exp(min(max(scale * x[k], -MAX_SHIFT), MAX_SHIFT))
@@ -201,7 +204,18 @@ def _node_odds(scale, x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rows_quadrature(a, d, code, weight, alpha, sigma, x, w, grad_a, grad_d):
+def rows_quadrature(
+    a: Any,
+    d: Any,
+    code: Any,
+    weight: Any,
+    alpha: Any,
+    sigma: Any,
+    x: Any,
+    w: Any,
+    grad_a: Any,
+    grad_d: Any,
+) -> Any:
     """Log-likelihood of rows for Z = sigma x with weights w; derivatives in sigma and alpha."""
     outcome, decision = _node_odds(sigma, x), _node_odds(alpha * sigma, x)
     value = slope_sigma = slope_alpha = 0.0
@@ -223,7 +237,9 @@ def rows_quadrature(a, d, code, weight, alpha, sigma, x, w, grad_a, grad_d):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prevalence_term(a, group, weight, sigma, value, sd, x, w, grad_a):
+def prevalence_term(
+    a: Any, group: Any, weight: Any, sigma: Any, value: Any, sd: Any, x: Any, w: Any, grad_a: Any
+) -> Any:
     """Normal log density of the imposed prevalences at the mean risks; derivative in sigma.
 
     Adds the derivatives in ``a`` to ``grad_a``.
@@ -259,7 +275,17 @@ def prevalence_term(a, group, weight, sigma, value, sd, x, w, grad_a):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def natural(theta, n_features, link, pool_beta, pool_delta, alpha0, sigma0, mean_z, var_z):
+def natural(
+    theta: Any,
+    n_features: Any,
+    link: Any,
+    pool_beta: Any,
+    pool_delta: Any,
+    alpha0: Any,
+    sigma0: Any,
+    mean_z: Any,
+    var_z: Any,
+) -> Any:
     """Risk and deviation coefficients, alpha, sigma and the pooling scales of the coordinates.
 
     ``beta = c gamma - E[Z] e_0`` and ``delta = c_T omega - alpha c gamma_link``: gamma and omega
@@ -293,7 +319,7 @@ def natural(theta, n_features, link, pool_beta, pool_delta, alpha0, sigma0, mean
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _scores(X, beta):
+def _scores(X: Any, beta: Any) -> Any:
     out = np.zeros(X.shape[0])
     for i in range(X.shape[0]):
         total = 0.0
@@ -304,7 +330,7 @@ def _scores(X, beta):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _back(X, g):
+def _back(X: Any, g: Any) -> Any:
     out = np.zeros(X.shape[1])
     for i in range(X.shape[0]):
         for j in range(X.shape[1]):
@@ -313,7 +339,7 @@ def _back(X, g):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _normal_priors(coef, grad, sd, pool):
+def _normal_priors(coef: Any, grad: Any, sd: Any, pool: Any) -> Any:
     """Normal log priors of the coefficients that are not pooled, and how many they are."""
     total, count = 0.0, 0
     for j in range(coef.size):
@@ -327,9 +353,25 @@ def _normal_priors(coef, grad, sd, pool):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_posterior(
-    theta, X, W, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
-    sd_beta, pool_beta, sd_delta, pool_delta, tau_scale, options,
-):  # fmt: skip
+    theta: Any,
+    X: Any,
+    W: Any,
+    code: Any,
+    weight: Any,
+    prev_group: Any,
+    prev_weight: Any,
+    prev_value: Any,
+    prev_sd: Any,
+    link: Any,
+    x: Any,
+    w: Any,
+    sd_beta: Any,
+    pool_beta: Any,
+    sd_delta: Any,
+    pool_delta: Any,
+    tau_scale: Any,
+    options: Any,
+) -> Any:
     """Log posterior in the sampling coordinates, and its gradient.
 
     ``options`` = (alpha, sigma, E[Z]/sigma, Var[Z]/sigma^2, scale of alpha, scale of sigma, prior):
@@ -430,7 +472,9 @@ def log_posterior(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def probabilities(codes, X, W, beta, delta, alpha, sigma, x, w):
+def probabilities(
+    codes: Any, X: Any, W: Any, beta: Any, delta: Any, alpha: Any, sigma: Any, x: Any, w: Any
+) -> Any:
     """Probability of some codes for each draw and row: (len(codes), n_draws, n_rows)."""
     n_draws, n = beta.shape[0], X.shape[0]
     out = np.empty((codes.size, n_draws, n))
@@ -457,9 +501,27 @@ def probabilities(codes, X, W, beta, delta, alpha, sigma, x, w):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def whitened_log_posterior(
-    z, centre, factor, X, W, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
-    sd_beta, pool_beta, sd_delta, pool_delta, tau_scale, options,
-):  # fmt: skip
+    z: Any,
+    centre: Any,
+    factor: Any,
+    X: Any,
+    W: Any,
+    code: Any,
+    weight: Any,
+    prev_group: Any,
+    prev_weight: Any,
+    prev_value: Any,
+    prev_sd: Any,
+    link: Any,
+    x: Any,
+    w: Any,
+    sd_beta: Any,
+    pool_beta: Any,
+    sd_delta: Any,
+    pool_delta: Any,
+    tau_scale: Any,
+    options: Any,
+) -> Any:
     """Log posterior at ``centre + factor z``, and its gradient in z."""
     theta = centre.copy()
     for j in range(z.size):
@@ -473,7 +535,7 @@ def whitened_log_posterior(
 
 
 @njit(nogil=True, error_model="numpy")
-def whitened_for_graphs(*inputs):
+def whitened_for_graphs(*inputs: Any) -> Any:
     """:func:`whitened_log_posterior` with the scalar as an array, as computational graphs want."""
     value, gradient = whitened_log_posterior(*inputs)
     return np.asarray(value), gradient

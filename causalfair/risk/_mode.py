@@ -133,7 +133,8 @@ def find_mode(problem: Problem, *, owner: str) -> Mode:
         )
     covariance = np.linalg.inv(curvature)
     covariance = (covariance + covariance.T) / 2
-    return Mode(current, theta, value, covariance, np.linalg.cholesky(covariance))
+    factor = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+    return Mode(current, theta, value, covariance, factor)
 
 
 def _best(problem: Problem, starts: list[FloatArray]) -> tuple[FloatArray, float]:

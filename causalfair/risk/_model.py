@@ -140,7 +140,7 @@ class Layout:
 def _indicators(codes: Any, n_levels: int, n: int) -> FloatArray:
     if n_levels == 0:
         return np.empty((n, 0))
-    return (np.asarray(codes)[:, None] == np.arange(n_levels)).astype(float)
+    return np.asarray(np.asarray(codes)[:, None] == np.arange(n_levels), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -174,20 +174,14 @@ class Cells:
 
 def aggregate(rows: SelectiveRows, Z: FloatArray, member: IntArray, *, merge: bool = True) -> Cells:
     """Merge equal rows where that leaves fewer than half of them."""
-    extra = [rows.code, member]
-    extra += [codes for codes in (rows.group, rows.maker) if codes is not None]
-    merged: IntArray | None = np.zeros(rows.n, dtype=np.intp) if merge else None
-    for column in [*extra, *Z[:, 1:].T] if merge else []:
-        levels, codes = np.unique(column, return_inverse=True)
-        merged = np.unique(merged * len(levels) + codes, return_inverse=True)[1]
-        if merged is None or merged.max() >= 0.5 * rows.n:
-            merged = None
-            break
-    if merged is None:
-        first, weight, of_row = np.arange(rows.n), rows.weight, np.arange(rows.n)
+    codes = _row_codes(rows, Z, member) if merge else None
+    if codes is None:
+        first = of_row = np.arange(rows.n)
+        weight = rows.weight
     else:
-        first = np.unique(merged, return_index=True)[1]
-        weight, of_row = np.bincount(merged, weights=rows.weight), merged
+        first = np.unique(codes, return_index=True)[1]
+        of_row = codes
+        weight = np.asarray(np.bincount(codes, weights=rows.weight), dtype=np.float64)
     return Cells(
         Z=np.ascontiguousarray(Z[first]),
         group=None if rows.group is None else rows.group[first],
@@ -197,6 +191,19 @@ def aggregate(rows: SelectiveRows, Z: FloatArray, member: IntArray, *, merge: bo
         member=np.ascontiguousarray(member[first], dtype=np.intp),
         of_row=of_row,
     )
+
+
+def _row_codes(rows: SelectiveRows, Z: FloatArray, member: IntArray) -> IntArray | None:
+    """Code of the distinct values of each row; None where there are too many of them."""
+    columns: list[Any] = [rows.code, member, *Z[:, 1:].T]
+    columns += [one for one in (rows.group, rows.maker) if one is not None]
+    codes = np.zeros(rows.n, dtype=np.intp)
+    for column in columns:
+        levels, inverse = np.unique(column, return_inverse=True)
+        codes = np.unique(codes * len(levels) + inverse, return_inverse=True)[1]
+        if codes.max() >= 0.5 * rows.n:
+            return None
+    return codes
 
 
 ARRAYS = (

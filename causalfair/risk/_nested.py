@@ -183,5 +183,5 @@ def _conditional(problem: Problem, theta: FloatArray, rest: IntArray) -> _Point:
         x = x + length * step
     full = theta.copy()
     full[rest] = x
-    factor = np.linalg.cholesky((inverse + inverse.T) / 2)
+    factor = np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2), dtype=np.float64)
     return _Point(full, factor, float(partial(x)[0] + np.log(np.diag(factor)).sum()))

@@ -46,6 +46,6 @@ class WhitenedLogPosterior(Op):  # type: ignore[misc]
         return [output_grads[0] * outputs[1], *rest]
 
 
-@register_funcify_default_op_cache_key(WhitenedLogPosterior)
+@register_funcify_default_op_cache_key(WhitenedLogPosterior)  # type: ignore[no-untyped-call]
 def _numba_whitened(op: Any, **_: Any) -> Any:  # noqa: ARG001
     return _kernels.whitened_for_graphs

@@ -50,8 +50,8 @@ def build_model(mode: Mode) -> Any:
     with pm.Model() as model:
         data = [pm.Data(name, value) for name, value in model_data(mode).items()]
         z = pm.Flat("z", shape=len(mode.theta))
-        value, _ = WhitenedLogPosterior()(z, *data)
-        pm.Potential("log_posterior", value)
+        outputs: Any = WhitenedLogPosterior()(z, *data)
+        pm.Potential("log_posterior", outputs[0])
     return model
 
 

@@ -20,6 +20,7 @@ PARTS = (
     ("imagery", "Image sequences"),
     ("reward", "Deconfounded rewards"),
     ("fairness", "Fairness without labels"),
+    ("risk", "Selectively tested outcomes"),
     ("adaptive", "Reusable holdouts"),
     ("datasets", "Data"),
     ("inference", "Inference"),
@@ -34,6 +35,7 @@ CARDS = {
     "reward": "What a text itself earns, apart from when, where and to whom it was shown.",
     "fairness": "Group disparities when the sensitive attribute was never recorded and only weak "
     "proxies are.",
+    "risk": "Risks of everybody, when only those somebody chose to test have an outcome.",
     "adaptive": "Valid answers to questions that were chosen after seeing earlier answers.",
     "datasets": "Real studies, bundled or fetched, and simulators that return the truth with the "
     "data.",
@@ -42,15 +44,20 @@ CARDS = {
 }
 
 
+# Columns of the stored tables whose names are for programs.
+HEADINGS = {"bias_mc_error": "MC error of bias"}
+
+
 def heading(text: str, line: str = "=") -> list[str]:
     return [text, line * len(text), ""]
 
 
 def public_names(package: Path, part: str) -> list[str]:
-    """Names a stub makes public, or ``__all__`` of a plain module."""
+    """Names a stub makes public, or ``__all__`` of a plain module; none for a part not there."""
     stub = package / part / "__init__.pyi"
     if not stub.exists():
-        return list(importlib.import_module(f"causalfair.{part}").__all__)
+        known = (package / f"{part}.py").exists()
+        return list(importlib.import_module(f"causalfair.{part}").__all__) if known else []
     return [
         alias.asname or alias.name
         for node in ast.parse(stub.read_text(encoding="utf-8")).body
@@ -128,6 +135,22 @@ def write_cards(package: Path, source: Path) -> None:
     write(source / "generated" / "cards.rst", lines)
 
 
+def write_methods(source: Path) -> None:
+    """Contents of the method pages, family by family in the order of the API."""
+    order = [part for part, _ in PARTS]
+    pages = [path.stem for path in (source / "methods").glob("*.rst") if path.stem != "index"]
+
+    def place(page: str) -> tuple[int, str]:
+        part = page.partition("_")[0]
+        return (order.index(part) if part in order else len(order), page)
+
+    lines = [":orphan:", "", ".. toctree::", "   :maxdepth: 1", ""]
+    write(
+        source / "generated" / "methods.rst",
+        [*lines, *(f"   /methods/{page}" for page in sorted(pages, key=place))],
+    )
+
+
 def write_citations(package: Path, out: Path) -> None:
     """List what each estimator asks to cite."""
     lines: list[str] = []
@@ -163,7 +186,7 @@ def write_validation(tables: Path, out: Path) -> None:
             lines += [f".. list-table:: {name[:1].upper()}{name[1:]}", "   :header-rows: 1"]
             lines += ["   :class: table-sm", ""]
             for row in (header, *rows):
-                cells = [cell.replace("_", " ") if row is header else short(cell) for cell in row]
+                cells = [HEADINGS.get(cell, cell) if row is header else short(cell) for cell in row]
                 lines += [f"   {'* ' if j == 0 else '  '}- {cell}" for j, cell in enumerate(cells)]
             lines.append("")
     write(out / "validation_tables.rst", [":orphan:", "", *lines])
@@ -193,6 +216,7 @@ def generate(app: Any, _config: Any) -> None:
     source = Path(app.srcdir)
     write_api(package, source / "generated" / "api")
     write_cards(package, source)
+    write_methods(source)
     write_citations(package, source / "generated")
     write_validation(source / "_data" / "validation", source / "generated")
 

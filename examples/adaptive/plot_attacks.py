@@ -8,6 +8,7 @@ nothing to find, and the naive holdout finds something.
 """
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from causalfair.adaptive import bounds, simulate
 
@@ -34,16 +35,21 @@ axes[0].set(xscale="log", xlabel="queries", ylabel="accuracy of the vote on the 
 axes[0].legend(frameon=False)
 
 # %%
-# **Feature selection**, at a tenth of the published size. Standard practice reports what it
-# selected; Thresholdout (with the paper's settings, which no theory certifies) reports a coin.
+# **Feature selection**, at a tenth of the published size and averaged over twenty studies. Standard
+# practice reports what it selected. Thresholdout, with the paper's settings, which no theory
+# certifies, comes down to a coin: a vote of many features has overfitted the training data by more
+# than the threshold, so the holdout is asked, while that of a few slips through.
 
-frame, truth = simulate.reusable_holdout_experiment(1_000, 1_000, random_state=0)
-for method, run in frame.groupby("method"):
-    axes[1].plot(run["k"], run["holdout"], "o-", ms=3, label=f"{method}: holdout")
-    axes[1].plot(run["k"], run["fresh"], "--", lw=1, label=f"{method}: fresh")
-axes[1].set(xlabel="features in the vote", ylabel="accuracy")
-axes[1].legend(frameon=False, fontsize="small")
-print(truth)
+studies = [
+    simulate.reusable_holdout_experiment(1_000, 1_000, random_state=seed)[0] for seed in range(20)
+]
+mean = pd.concat(studies).groupby(["method", "k"]).mean().reset_index()
+for number, (method, run) in enumerate(mean.groupby("method")):
+    color = f"C{number}"
+    axes[1].plot(run["k"], run["holdout"], "o-", ms=3, color=color, label=f"{method}: holdout")
+    axes[1].plot(run["k"], run["fresh"], "--", lw=1, color=color, label=f"{method}: fresh data")
+axes[1].set(xlabel="features in the vote", ylabel="accuracy", ylim=(0.47, 0.68))
+axes[1].legend(frameon=False, fontsize="small", ncols=2, loc="upper center")
 
 # %%
 # **Leaderboard.** Four hundred random submissions, then the vote of those the board liked.

@@ -94,7 +94,7 @@ table = pd.DataFrame(
         for name, run in results.items()
     }
 ).T
-print(table.round(4).to_string())
+print(table.astype({"intervals that miss": int}).round(4).to_string())
 
 # %%
 # Both searches pick optimistic winners, as any search does. The textbook interval does not know

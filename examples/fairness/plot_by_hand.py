@@ -17,10 +17,10 @@ N = np.array([rejected, accepted], dtype=float).reshape(2, 1, 2, 2, 2)
 # %%
 # Moments first
 # -------------
-# Sum over decisions. The three proxies have mean 5/12, every pair has covariance 1/18, and the third
-# central moment is 1/108. With a hidden group of share :math:`p_1` and proxies whose rate of "1"
-# differs by :math:`d` between groups, the covariances are :math:`p_0p_1d^2` and the third moment is
-# :math:`p_0p_1(1-2p_1)d^3`. Two equations, two unknowns:
+# Sum over decisions. The three proxies have mean 5/12, every pair has covariance 1/18, and the
+# third central moment is 1/108. With a hidden group of share :math:`p_1` and proxies whose rate of
+# "1" differs by :math:`d` between groups, the covariances are :math:`p_0p_1d^2`, the third moment
+# is :math:`p_0p_1(1-2p_1)d^3`. Two equations, two unknowns:
 covariance, third = 1 / 18, 1 / 108
 delta = np.sqrt(third**2 + 4 * covariance**3)
 share = 0.5 * (1 - third / delta)
@@ -28,8 +28,8 @@ difference = delta / covariance
 print(f"share of group 1: {share:.4f}   difference of rates: {difference:.4f}")
 
 # %%
-# So a third of the people are in group 1, and each proxy says "1" for 3/4 of them and for 1/4 of the
-# others. The likelihood agrees to the last digit.
+# So a third of the people are in group 1, and each proxy says "1" for 3/4 of them and for 1/4 of
+# the others. The likelihood agrees to the last digit.
 audit = ProxyFairness.from_counts(N, random_state=0)
 audit
 
@@ -38,6 +38,6 @@ audit
 audit.direct(0)
 
 # %%
-# The factor is known: with a proxy that is wrong in a quarter of cases and these shares it is 16/35.
-# Two proxies and the decision give the same answer, because the decision is a third view.
+# The factor is known: with a proxy that is wrong in a quarter of cases and these shares it is
+# 16/35. Two proxies and the decision give the same answer, because the decision is a third view.
 ProxyFairness.from_counts(N.sum(axis=-1), model="two_view", random_state=0).group_rates_

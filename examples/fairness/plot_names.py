@@ -47,9 +47,9 @@ audit.disparity("demographic_parity", interval="profile")
 # %%
 # What the tests can and cannot say
 # ---------------------------------
-# The model has 20 degrees of freedom to spare and fits. A cause that both names share would not show
-# here: if "sounds Black" is what both proxies read, the groups found are people whose names sound
-# Black.
+# The model has 20 degrees of freedom to spare and fits. A cause that both names share would not
+# show here: if "sounds Black" is what both proxies read, the groups found are people whose names
+# sound Black.
 audit.fit_tests()
 
 # %%

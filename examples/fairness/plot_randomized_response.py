@@ -35,11 +35,12 @@ for budget, estimate, low, high, accuracy in rows:
 # always naming the larger one) and widen the interval; the gap is still found. Three answers spend
 # the sum of their budgets.
 fig, ax = plt.subplots(figsize=(6, 3))
-for position, (budget, estimate, low, high, _) in enumerate(rows):
+for position, (_, estimate, low, high, _) in enumerate(rows):
     ax.plot([position] * 2, [low, high], color="0.3")
     ax.plot(position, estimate, "o", color="C0")
 ax.axhline(truth["demographic_parity"], color="0.7", linewidth=0.8)
 ax.set_xticks(range(len(rows)), [f"{b:g}" for b in budgets])
 ax.set_xlabel("privacy budget of each answer")
-ax.set_ylabel("gap")
+ax.set_ylabel("gap between groups")
+ax.spines[["top", "right"]].set_visible(False)
 fig.tight_layout()

@@ -44,24 +44,27 @@ def test_conjunctions(n_columns, data):
     assert found == pytest.approx(naive.conjunction_mean(weights, columns, n_columns), abs=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (50, 3), (7, 0)])
-def test_product_sums(shape):
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (50, 3), (7, 0), (8, 2)])
+def test_product_sums(shape, dtype):
     rng = np.random.default_rng(2)
-    X = np.ascontiguousarray(rng.normal(size=shape) * 3)
-    if X.size > 5:
+    X = np.ascontiguousarray(rng.normal(size=shape) * 3).astype(dtype)
+    if X.size > 20:
         X[3, 0], X[4, 1], X[5, 2] = math.nan, math.inf, -math.inf
-    t, out = rng.normal(size=shape[0]), np.zeros(shape[1], dtype=np.int64)
-    _kernels.product_sums(X, t, 2.5, out)
-    assert np.array_equal(out, naive.product_sums(X, t, 2.5))
+    centre, scale = rng.normal(size=shape[1]), rng.uniform(0.5, 2, shape[1])
+    t, out = rng.normal(size=shape[0]), np.full(shape[1], 7, dtype=np.int64)
+    _kernels.product_sums(X, centre, scale, t, 2.5, out)
+    assert np.array_equal(out, naive.product_sums(X, centre, scale, t, 2.5))
 
 
 def test_product_sums_do_not_depend_on_the_order_of_rows():
     rng = np.random.default_rng(3)
-    X, t = rng.normal(size=(500, 4)), rng.normal(size=500)
-    order = rng.permutation(500)
+    X, t = rng.normal(size=(503, 4)), rng.normal(size=503)
+    order = rng.permutation(503)
     a, b = np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64)
-    _kernels.product_sums(X, t, 4.0, a)
-    _kernels.product_sums(np.ascontiguousarray(X[order]), t[order], 4.0, b)
+    standard = np.zeros(4), np.ones(4)
+    _kernels.product_sums(X, *standard, t, 4.0, a)
+    _kernels.product_sums(np.ascontiguousarray(X[order]), *standard, t[order], 4.0, b)
     assert np.array_equal(a, b)
 
 

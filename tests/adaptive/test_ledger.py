@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causalfair.adaptive import ReusableHoldout, _ledger
+from causalfair.adaptive import ReusableHoldout, _chain, _ledger
 from causalfair.adaptive._noise import matches
 from causalfair.exceptions import (
     BudgetExhaustedError,
@@ -53,8 +53,8 @@ def positive(X, y):
 
 
 # ---------------------------------------------------------------------------------------- crashes
-def ask_until_killed(path, step, turn, sender):
-    """Child: ask ten questions, report each answer once it is out, die at a named step."""
+def ask_until_killed(path, step, turn, count, sender):
+    """Child: ask questions, report each answer once it is out, die at a named step."""
     holdout = ReusableHoldout.open(path)
     seen = 0
 
@@ -66,17 +66,21 @@ def ask_until_killed(path, step, turn, sender):
 
     _ledger.checkpoint = die
     used = holdout._parts.session.ledger.state().k_used
-    for j in range(used, used + 10):
+    for j in range(used, used + count):
         answer = holdout.ask(positive, query_id=f"q{j}")
         sender.send((answer.query_id, answer.value))
     sender.send(None)
 
 
-def run_child(path, step, turn):
-    """Answers that a killed child had shown, and whether it died."""
+def run_child(path, step=None, turn=0, delay=None):
+    """Answers that a killed child had shown, and whether it died.
+
+    It dies at a named step, or `delay` seconds after its first answer.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=ask_until_killed, args=(path, step, turn, sender))
+    count = 10 if delay is None else 10_000
+    child = context.Process(target=ask_until_killed, args=(path, step, turn, count, sender))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork in a threaded test process
         child.start()
@@ -85,6 +89,8 @@ def run_child(path, step, turn):
     try:
         while (item := receiver.recv()) is not None:
             shown.append(item)
+            if delay is not None and len(shown) == 1:
+                threading.Timer(delay, os.kill, (child.pid, signal.SIGKILL)).start()
     except EOFError:
         pass
     child.join()
@@ -92,18 +98,17 @@ def run_child(path, step, turn):
     return shown, child.exitcode == -signal.SIGKILL
 
 
-def check_kills(tmp_path, small, kills):
-    """Kill at every step in turn; the ledger must hold exactly what it charged for."""
+def check_kills(tmp_path, small, deaths):
+    """After each death the ledger must hold exactly what it charged for; counts the deaths."""
     path = tmp_path / "study.ledger"
     make(path, small, max_queries=100_000)
     died = 0
-    for turn in range(kills):
+    for death in deaths:
         before = ReusableHoldout.open(path)._parts.session.ledger.state().k_used
-        shown, killed = run_child(path, STEPS[turn % len(STEPS)], 1 + turn % 4)
+        shown, killed = run_child(path, **death)
         died += killed
         holdout = ReusableHoldout.open(path)
         ledger = holdout._parts.session.ledger
-        assert holdout.audit(), holdout.audit()
         used = ledger.state().k_used
         assert used - before >= len(shown)  # no refund
         assert used - before - len(shown) <= 1  # at most the one that was committed, not yet shown
@@ -111,16 +116,37 @@ def check_kills(tmp_path, small, kills):
         for name, value in shown:
             assert holdout.ask(positive, query_id=name).value == value  # no revealed answer lost
         assert ledger.state().k_used == used  # and asking again was free
+    assert holdout.audit(), holdout.audit()
     return died
 
 
+def at_steps(kills):
+    """Deaths at every step in turn."""
+    return [{"step": STEPS[i % len(STEPS)], "turn": 1 + i % 4} for i in range(kills)]
+
+
+def at_random(kills):
+    """Deaths at moments that no step names."""
+    delays = np.random.default_rng(0).uniform(0, 0.05, kills)
+    return [{"delay": float(delay)} for delay in delays]
+
+
 def test_kill_at_every_step(tmp_path, small):
-    assert check_kills(tmp_path, small, 12) == 12
+    assert check_kills(tmp_path, small, at_steps(12)) == 12
+
+
+def test_kill_at_any_moment(tmp_path, small):
+    assert check_kills(tmp_path, small, at_random(4)) == 4
 
 
 @pytest.mark.slow
-def test_two_hundred_and_forty_kills(tmp_path, small):
-    assert check_kills(tmp_path, small, 240) == 240
+def test_two_hundred_and_forty_kills_at_named_steps(tmp_path, small):
+    assert check_kills(tmp_path, small, at_steps(240)) == 240
+
+
+@pytest.mark.slow
+def test_one_hundred_kills_at_random_moments(tmp_path, small):
+    assert check_kills(tmp_path, small, at_random(100)) == 100
 
 
 @pytest.mark.parametrize("step", STEPS[:-1])
@@ -307,6 +333,76 @@ def test_truncation_and_other_edits_are_detected(tmp_path, small, statement, mes
         holdout.ask(positive, query_id=f"q{j}")
     edit(path, statement)
     assert message in str(holdout.audit())
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_file_that_was_cut_short_is_detected(tmp_path, small, kept):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small, max_queries=1_000)
+    holdout.ask_many([positive] * 200, query_ids=[f"q{j}" for j in range(200)])
+    holdout._parts.session.ledger.close()  # moves the write-ahead log into the file
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) // 4096 * 4096])
+    with pytest.raises(LedgerError, match="is damaged"):
+        ReusableHoldout.open(path)
+    assert "the file is damaged" in str(holdout.audit())
+    with pytest.raises(LedgerError, match="cannot be read or written"):
+        holdout.ask(positive)
+
+
+def rechained(path, change):
+    """Edit every row through `change` and recompute all hashes, as an expert forger would."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    meta = {k: json.loads(v) for k, v in connection.execute("SELECT name, value FROM meta")}
+    head = _chain.genesis(meta)
+    for values in connection.execute(f"SELECT {', '.join(_chain.ROW)} FROM log").fetchall():
+        row = change(dict(zip(_chain.ROW, values, strict=True)))
+        previous, head = head, _chain.chain(head, row)
+        connection.execute(
+            "UPDATE log SET answer=?, cost=?, prev_hash=?, hash=? WHERE i=?",
+            (row["answer"], row["cost"], previous, head, row["i"]),
+        )
+        state = _chain.canonical(json.loads(row["cost"]))
+    connection.execute("UPDATE state SET head_hash=?, content=?", (head, state))
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r, None),
+        (lambda r: r | {"cost": r["cost"].replace('"k_used":3', '"k_used":1')}, "lowers the"),
+        (lambda r: r | {"answer": r["answer"].replace('"first":3', '"first":2')}, "not charged"),
+        (lambda r: r | {"cost": r["cost"].replace('"k_used":5', '"k_used":41')}, "41 queries were"),
+    ],
+)
+def test_budget_arithmetic_is_checked_even_under_fresh_hashes(tmp_path, small, change, message):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small)
+    for j in range(5):
+        holdout.ask(positive, query_id=f"q{j}")
+    rechained(path, change)
+    assert bool(holdout.audit()) == (message is None)
+    assert (message or "intact") in str(holdout.audit())
+
+
+def test_closing_is_part_of_the_chain(tmp_path, small):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small)
+    first = holdout.ask(positive, query_id="a")
+    holdout.reveal_key()
+    assert str(holdout.audit()).startswith("Ledger intact: 1 answers")
+    assert list(holdout.to_frame()["query_id"]) == ["a"]
+    assert holdout.ask(positive, query_id="a") == first  # what was answered stays readable
+    edit(path, "UPDATE state SET closed=''")
+    assert "disagree on whether the ledger is closed" in str(holdout.audit())
+
+
+def test_another_key_is_detected(tmp_path, small):
+    path = tmp_path / "a.ledger"
+    holdout = make(path, small)
+    edit(path, "UPDATE secret SET value=zeroblob(32) WHERE name='key'")
+    assert "the key is not the one committed to" in str(holdout.audit())
 
 
 def test_a_consistent_old_copy_is_shown_by_the_noted_head(tmp_path, small):

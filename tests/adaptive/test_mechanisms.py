@@ -32,7 +32,13 @@ from causalfair.adaptive._noise import (
     release_grid,
     to_grid,
 )
-from causalfair.adaptive._private import NoisyArgmin, StableQuantile, Thresholdout, Voting
+from causalfair.adaptive._private import (
+    CalibratedVariance,
+    NoisyArgmin,
+    StableQuantile,
+    Thresholdout,
+    Voting,
+)
 from causalfair.adaptive._session import stable_batch
 from causalfair.adaptive._state import Batch
 from causalfair.adaptive._thresholdout import scan
@@ -166,8 +172,9 @@ def test_declared_statistic_is_tighter_and_exclusive(noise):
     profile = ((1 / 1000, 1000), (1 / 4000, 4000))
     engine = Gaussian(Plan(5_000, 50, 0.05, profile=profile, statistic="auc"))
     assert round(engine.radius, 4) == 0.2955
+    elsewhere = replace(losses_batch([0.5], 5_000), scale=np.array([math.inf]))
     with pytest.raises(ParameterError, match="created for statistic='auc'"):
-        engine.answer(engine.start(), losses_batch([0.5], 5_000), noise, None)
+        engine.answer(engine.start(), elsewhere, noise, None)
 
 
 def test_laplace_counts_pure_releases(bits, noise):
@@ -297,6 +304,23 @@ def test_guess_and_check_passes_only_when_the_interval_fits(noise):
     assert after.log_desc == pytest.approx(
         math.log(math.ceil(1 / (2 * (0.05 - math.sqrt(level / 10_000)))))
     )
+
+
+def test_bernstein_checks_share_the_error_level_with_the_fallback(noise):
+    # 5,000 values of variance .01: a pass uses the Bernstein interval, a failure Hoeffding's, and
+    # neither event contains the other, so each gets half of the error level
+    plan = Plan(5_000, 100, 0.05)
+    level = description.check_log_inverse(0, 0, 0.0, 0.05) + math.log(2)
+    _, high = description.empirical_bernstein(0.5, 0.01, 5_000, level)
+    engine = GuessAndCheck(plan, tau=0.05, check="empirical_bernstein")
+    edge = 0.05 - (high - 0.5)
+    for shift, status in ((edge - 1e-6, "guess"), (edge + 1e-6, "holdout")):
+        guess, variance = np.array([0.5 + shift]), np.array([0.01])
+        batch = replace(losses_batch([0.5], 5_000), guess=guess, variance=variance)
+        release, after = engine.answer(engine.start(), batch, noise, None)
+        assert release.status == (status,)
+    reach = math.sqrt(level / 10_000)
+    assert after.log_desc == pytest.approx(math.log(math.ceil(1 / (2 * (0.05 - reach)))))
 
 
 def test_guess_and_check_doubles_or_halts(noise):
@@ -499,6 +523,39 @@ def test_votes_average_to_the_mean(noise):
         values.append(release.value[0])
     assert not engine.certified
     assert np.mean(values) == pytest.approx(sample.mean(), abs=4 * math.sqrt(0.21 / 80_000))
+
+
+def test_noise_follows_the_variance_of_the_query(noise):
+    rng = np.random.default_rng(0)
+    engine = CalibratedVariance(Plan(2_000, 50, 0.05))
+    assert not engine.certified
+    assert engine.t == pytest.approx(2_000 / 10)
+    shares = {0.5: 0.5 / math.sqrt(200), 0.0: 1 / 200}  # sd of a coin over root t; floor 1 / t
+    for share, deviation in shares.items():
+        bits = np.repeat(rng.random((2_000, 1)) < share, 400, axis=1)
+        release, after = engine.answer(engine.start(), bit_batch(bits, keep=True), noise, None)
+        z = noise.normal("answer", 0, 400)
+        expected = np.clip(bits[:, 0].mean() + deviation * z, 0, 1)
+        assert np.allclose(release.value, expected, atol=1e-3 * deviation + 1e-4)
+        assert after.k_used == 400
+    rate = 10 * math.log(100) / 2_000
+    assert engine.radius == pytest.approx(4 * max(math.sqrt(rate) / 2, rate))
+
+
+def test_what_is_written_from_memory_is_never_certified():
+    # statements whose source was not checked, and settings without a theorem
+    plan = Plan(10_000, 10, 0.05, n_train=10_000)
+    for name, params in {
+        "voting": {},
+        "calibrated_variance": {},
+        "ladder_free": {},
+        "thresholdout": {"preset": "science"},
+        "naive": {},
+    }.items():
+        assert not MECHANISMS[name](plan, **params).certified, name
+    table = bounds.compare(10_000, 100).to_frame().set_index("method")
+    published = ["dfhprr15", "dfhprr15_pure", "ns15", "bnsssu16", "jung20", "jung20_gdp"]
+    assert not table.loc[[*published, "rogers20", "mutual_information"], "certified"].any()
 
 
 def test_noisy_argmin_prefers_the_smallest_loss():

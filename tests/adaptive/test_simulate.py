@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from causalfair.adaptive import simulate
+from causalfair.adaptive._attacks import ATTACKS
 from causalfair.exceptions import ParameterError
 
 CERTIFIED = {
@@ -31,7 +32,7 @@ def lowest_count(runs, coverage):
     return stats.binom.ppf(0.005, runs, coverage)
 
 
-@pytest.mark.parametrize("attack", ["correlated", "boosting"])
+@pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("mechanism", list(CERTIFIED))
 def test_intervals_hold_together_under_attack(mechanism, attack):
     runs = 40
@@ -41,7 +42,7 @@ def test_intervals_hold_together_under_attack(mechanism, attack):
     assert frame["covered"].sum() >= lowest_count(runs, truth["target"])
 
 
-@pytest.mark.parametrize("attack", ["correlated", "boosting"])
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_exact_answers_fail_the_same_test(attack):
     runs = 40
     frame, truth = simulate.coverage("naive", attack, n=1_000, k=60, n_runs=runs, random_state=1)
@@ -49,7 +50,7 @@ def test_exact_answers_fail_the_same_test(attack):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", ["correlated", "boosting"])
+@pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("mechanism", list(CERTIFIED))
 def test_coverage_in_five_hundred_runs(mechanism, attack):
     frame, truth = simulate.coverage(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import warnings
+from contextlib import contextmanager
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,6 +42,14 @@ def holdout_of(samples, path=None, **kwargs):
     return ReusableHoldout.create(path, *samples[1], **settings)
 
 
+@contextmanager
+def workers(backend):
+    """Kind of the workers; fresh processes take seconds to start."""
+    with joblib.parallel_config(backend), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork in a threaded test process
+        yield
+
+
 # ------------------------------------------------------------------------------------------ scorer
 def test_grid_search_asks_one_question_a_candidate(samples):
     holdout = holdout_of(samples)
@@ -54,15 +65,37 @@ def test_grid_search_asks_one_question_a_candidate(samples):
     assert set(search.cv_results_["mean_test_score"]) == set(holdout.to_frame()["value"])
 
 
-def test_workers_share_the_ledger(samples, tmp_path):
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("multiprocessing", id="forked workers"),
+        pytest.param("loky", id="fresh workers", marks=pytest.mark.slow),
+    ],
+)
+def test_workers_share_the_ledger(samples, tmp_path, backend):
     holdout = holdout_of(samples, tmp_path / "a.ledger")
     scorer = holdout.scorer("accuracy")
     assert len(pickle.dumps(scorer)) < 2_000
-    GridSearchCV(
+    search = GridSearchCV(
         LogisticRegression(), GRID, cv=holdout.cv(), scoring=scorer, error_score="raise", n_jobs=2
-    ).fit(*samples[0])
+    )
+    with workers(backend):
+        search.fit(*samples[0])
     assert holdout.remaining == 57
     assert holdout.audit()
+
+
+def test_scorer_under_metadata_routing(samples):
+    holdout = holdout_of(samples)
+    with sklearn.config_context(enable_metadata_routing=True):
+        GridSearchCV(
+            LogisticRegression().set_fit_request(sample_weight=True),
+            GRID,
+            cv=holdout.cv(),
+            scoring=holdout.scorer("accuracy"),
+            error_score="raise",
+        ).fit(*samples[0], sample_weight=np.ones(3_000))
+    assert holdout.remaining == 57
 
 
 def test_scorer_negates_losses_and_a_repeated_model_is_free(samples):
@@ -173,7 +206,9 @@ def test_random_search_repeats_and_bits_do_not_depend_on_jobs(samples):
             n_iter=4,
             random_state=5,
             n_jobs=n_jobs,
-        ).fit(*samples[0])
+        )
+        with workers("threading"):
+            search.fit(*samples[0])
         picked.append((search.cv_results_["params"], list(search.cv_results_["value"])))
     assert picked[0] == picked[1]
 

@@ -59,6 +59,7 @@ def test_parametric_cost_is_linear_in_rows(benchmark):
     assert large / small < 6.0
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_peer_iv2sls(benchmark):
     from linearmodels.iv import IV2SLS
 

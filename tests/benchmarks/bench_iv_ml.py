@@ -24,9 +24,12 @@ from causalfair.iv._combinations import PATH, SLOTS, CandidateNuisances, fold_me
 
 ROLES = {"treatment": "treatment", "instrument": "instrument"}
 
+# What a study says about itself is not what is timed.
+pytestmark = pytest.mark.filterwarnings("ignore::causalfair.exceptions.CausalFairWarning")
+
 
 class Clock:
-    """Seconds the learners spent in ``fit``."""
+    """Processor seconds the learners spent in ``fit``: other work does not lengthen them."""
 
     seconds: ClassVar[float] = 0.0
     fits: ClassVar[int] = 0
@@ -36,9 +39,9 @@ class Timed:
     """Adds to the clock what ``fit`` takes."""
 
     def fit(self, X, y, sample_weight=None):
-        start = time.perf_counter()
+        start = time.process_time()
         fitted = super().fit(X, y, sample_weight=sample_weight)
-        Clock.seconds += time.perf_counter() - start
+        Clock.seconds += time.process_time() - start
         Clock.fits += 1
         return fitted
 
@@ -86,9 +89,9 @@ def test_cost_over_the_learners_own_fitting(benchmark, family, n):
 
     def fit():
         Clock.seconds, Clock.fits = 0.0, 0
-        start = time.perf_counter()
+        start = time.process_time()
         est.fit(frame, "y", **ROLES, covariates=names)
-        return (time.perf_counter() - start) / Clock.seconds
+        return (time.process_time() - start) / Clock.seconds
 
     ratio = benchmark.pedantic(fit, rounds=1, warmup_rounds=1, iterations=1)
     benchmark.extra_info["total over fitting time"] = round(ratio, 3)
@@ -96,6 +99,7 @@ def test_cost_over_the_learners_own_fitting(benchmark, family, n):
     assert ratio < 1.2
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_peer_doubleml_iivm(benchmark):
     """A local average treatment effect with a valid instrument: five fits a fold."""
     doubleml = pytest.importorskip("doubleml")
@@ -105,12 +109,12 @@ def test_peer_doubleml_iivm(benchmark):
 
     def fit():
         Clock.seconds, Clock.fits = 0.0, 0
-        start = time.perf_counter()
+        start = time.process_time()
         data = doubleml.DoubleMLData(
             frame, y_col="y", d_cols="treatment", z_cols="instrument", x_cols=names
         )
         doubleml.DoubleMLIIVM(data, regressor, classifier, classifier, n_folds=5).fit()
-        return (time.perf_counter() - start) / Clock.seconds
+        return (time.process_time() - start) / Clock.seconds
 
     ratio = benchmark.pedantic(fit, rounds=1, warmup_rounds=1, iterations=1)
     benchmark.extra_info["total over fitting time"] = round(ratio, 3)

@@ -143,6 +143,19 @@ def test_summary_tells_what_a_referee_asks(frame):
     assert "\\toprule" in estimator.summary().to_latex()
 
 
+def test_regression_tables_read_estimators(frame):
+    estimator = fit(frame)
+    assert estimator.__maketables_depvar__ == "y"
+    assert estimator.__maketables_stat__("N") == 300
+    assert estimator.__maketables_stat__("r2") is None
+    assert estimator.__maketables_default_stat_keys__ == ["N"]
+    assert estimator.__maketables_vcov_info__["vcov_type"] == "influence function"
+    assert estimator.__maketables_coef_table__.index[0] == "ATE"
+    maketables = pytest.importorskip("maketables")
+    shown = maketables.ETable([estimator, estimator.estimates_]).make(type="tex")
+    assert "ATE" in shown
+
+
 def test_cite_and_provenance(frame):
     estimator = fit(frame)
     assert "causalfair" in estimator.cite().bibtex()

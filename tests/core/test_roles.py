@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -118,6 +120,15 @@ def test_weights_are_normalised_and_clusters_coded(frame):
         ({"sample_weight": -np.ones(40)}, DataError, "40 negative value"),
         ({"cluster": np.zeros(40)}, DataError, "at least two clusters"),
         ({"effect_modifiers": ["ag"]}, RoleError, "'ag', which is not a covariate"),
+        ({"covariates": {"age", "z"}}, RoleError, "covariates of type set; give a list"),
+        ({"covariates": np.ones((40, 2))}, RoleError, r"ndarray of shape \(40, 2\).*belong into X"),
+        ({"covariates": 3}, RoleError, "covariates of type int"),
+        ({"covariates": "~ age + open('x')."}, RoleError, "is not a formula"),
+        ({"covariates": "~ log(age, 1, 2)"}, RoleError, "cannot be built: Unable to evaluate"),
+        ({"cluster": []}, DataError, r"cluster has shape \(0,\)"),
+        ({"cluster": np.ones((40, 2, 2))}, DataError, r"cluster has shape \(40, 2, 2\)"),
+        ({"y": np.ones(40) * 1j}, DataError, "must be numeric; got values such as 1j"),
+        ({"y": np.array(["2020-01-01"] * 40, dtype="M8[D]")}, DataError, "must be numeric"),
     ],
 )
 def test_mistakes(frame, change, error, message):
@@ -145,6 +156,10 @@ def test_indexes_never_align(frame):
     shuffled = frame["wage"].sample(frac=1, random_state=0)
     with pytest.raises(DataError, match="index of y differs"):
         resolve(frame.drop(columns="wage"), shuffled, covariates=["age"])
+    firms = frame["firm"].iloc[::-1]
+    for cluster in (firms, firms.to_frame()):
+        with pytest.raises(DataError, match="index of cluster differs"):
+            resolve(frame, covariates=["age"], cluster=cluster)
 
 
 def test_unusable_tables(frame):
@@ -167,8 +182,54 @@ def test_unusable_tables(frame):
 
 def test_dates_are_refused(frame):
     frame["day"] = pd.Timestamp("2020-01-01")
-    with pytest.raises(DataError, match="'day' is neither a number nor a category"):
-        resolve(frame, covariates=["day"])
+    frame["date"] = pd.Timestamp("2020-01-01").date()
+    for name, kind in (("day", "datetime"), ("date", "date")):
+        with pytest.raises(DataError, match=f"{name!r} is neither a number.*of type {kind}"):
+            resolve(frame, covariates=[name])
+
+
+@pytest.mark.parametrize(
+    "formula", ["~ log(age - 40)", "~ age:log(age - 40)", "~ I(1 / (age - 40))"]
+)
+def test_a_term_that_is_missing_somewhere_never_loses_its_rows(frame, formula):
+    frame["age"] = 20 + np.arange(40)
+    with pytest.raises(DataError, match=r"the term '.*' is not finite in \d+ of 40 rows"):
+        resolve(frame, covariates=formula)
+    fitted = resolve(frame.assign(age=frame["age"] + 30), covariates=formula).encoder
+    with pytest.raises(DataError, match="is not finite in"):
+        fitted.transform(frame, owner="cate")
+
+
+def test_columns_named_by_numbers(frame):
+    table = pd.DataFrame(np.arange(80.0).reshape(40, 2))
+    treated = frame["treated"].to_numpy()
+    data = resolve(table, frame["wage"].to_numpy(), roles={"treatment": treated})
+    assert data.covariate_names == ("0", "1")
+    np.testing.assert_array_equal(data.matrix(), table)
+    assert list(table.columns) == [0, 1]
+    chosen = resolve(table, frame["wage"], roles={"treatment": treated}, covariates=[1])
+    np.testing.assert_array_equal(chosen.matrix()[:, 0], table[1])
+    with pytest.raises(RoleError, match="two columns that read '1'"):
+        resolve(table.set_axis([1, "1"], axis=1), frame["wage"], roles={"treatment": treated})
+
+
+def test_levels_are_those_seen_whatever_a_library_declares(frame):
+    declared = frame.assign(
+        region=pd.Categorical(frame["region"], ["west", "east", "south", "north"])
+    )
+    want = resolve(frame, covariates=["region", "age"]).covariates
+    enum = pl.from_pandas(frame).with_columns(
+        pl.col("region").cast(pl.Enum(["west", "south", "north", "east"]))
+    )
+    for table in (declared, pl.from_pandas(declared), pa.Table.from_pandas(declared), enum):
+        pd.testing.assert_frame_equal(resolve(table, covariates=["region", "age"]).covariates, want)
+
+
+def test_decimals_are_numbers_and_mixed_labels_make_clusters(frame):
+    frame["price"] = [Decimal(k) / 4 for k in range(40)]
+    assert resolve(frame, covariates=["price"]).matrix()[3, 0] == 0.75
+    mixed = np.array([1, "1", "b", 2] * 10, dtype=object)
+    assert np.unique(resolve(frame, covariates=[], cluster=mixed).cluster).size == 3
 
 
 def test_counts_in_the_users_engine(frame):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import joblib
@@ -79,9 +80,27 @@ def test_options():
     assert not cf.get_option("progress")
     with pytest.raises(ParameterError, match="Did you mean 'progress'"):
         cf.set_options(progres=True)
-    for bad in ({"progress": 1}, {"inner_threads": 0}, {"n_jobs": 0}):
+    for bad in ({"progress": 1}, {"inner_threads": 0}, {"n_jobs": 0}, {"n_jobs": True}):
         with pytest.raises(ParameterError, match="must be"):
             cf.set_options(**bad)
+
+
+def in_a_new_thread(fn):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(fn).result()
+
+
+def test_options_hold_in_every_thread_and_blocks_only_in_their_own():
+    try:
+        cf.set_options(n_jobs=3)
+        assert in_a_new_thread(lambda: cf.get_option("n_jobs")) == 3
+        with cf.option_context(n_jobs=2):
+            assert in_a_new_thread(lambda: cf.get_option("n_jobs")) == 3
+            cf.set_options(n_jobs=5)  # belongs to the block
+            assert cf.get_option("n_jobs") == 5
+        assert cf.get_option("n_jobs") == 3
+    finally:
+        cf.set_options(n_jobs=None)
 
 
 def test_progress_goes_to_standard_error(capsys):

@@ -125,7 +125,7 @@ def test_closed_form_equals_diagonalisation():
 
 
 def test_rectangular_and_more_than_three_proxies():
-    p, H, T, N = random_population(3, seed=8, m=4, levels=[3, 5, 4, 3])
+    p, H, _T, N = random_population(3, seed=8, m=4, levels=[3, 5, 4, 3])
     data = from_tensor(N)
     rng = np.random.default_rng(1)
     affinity = default_affinity(data.n_levels, 3)
@@ -178,7 +178,7 @@ def test_no_disparity_stays_no_disparity():
 
 
 def test_permuting_a_proxys_labels_permutes_its_table():
-    p, H, T, N = population("three_groups")
+    _p, _H, _T, N = population("three_groups")
     turned = N[..., [1, 2, 0]]
     base = ProxyFairness.from_counts(1e4 * N, 3, random_state=0)
     other = ProxyFairness.from_counts(1e4 * turned, 3, random_state=0)

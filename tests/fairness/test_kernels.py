@@ -192,13 +192,13 @@ def test_influence_reproduces_the_information_and_the_sandwich():
 
 def test_outcome_em_twin():
     rng = np.random.default_rng(0)
-    n, K, areas = 300, 3, 4
+    n, K, areas = 120, 3, 2
     prior = rng.dirichlet(np.ones(K), size=n)
     outcome, area = rng.integers(0, 3, n), rng.integers(0, areas, n)
     weight = rng.random(n) + 0.5
     pseudo = rng.dirichlet(np.ones(3), size=K)
     fit = fit_categorical(prior, outcome, area, weight, pseudo, n_areas=areas, tol=1e-13)
-    theta, member = naive.outcome_em(prior, outcome, area, weight, 3, pseudo, 3000)
+    theta, member = naive.outcome_em(prior, outcome, area, weight, 3, pseudo, 800)
     np.testing.assert_allclose(fit.theta, theta, atol=1e-5)
     np.testing.assert_allclose(fit.member, member, atol=1e-5)
 

@@ -169,6 +169,16 @@ def test_same_seed_same_bits_and_frames_of_every_library(trial):
     np.testing.assert_array_equal(one.predict(), again.predict())
 
 
+def test_float32_data_give_what_their_float64_copy_gives(trial):
+    X = trial[["a", "b", "c", "d"]].to_numpy(np.float32)
+    roles = {"treatment": trial["w"].to_numpy(), "nuisances": {"propensity": 0.5, "outcome": 0.0}}
+    one, two = (
+        CausalForest(60, random_state=5).fit(x, trial["y"], **roles) for x in (X, X.astype(float))
+    )
+    np.testing.assert_array_equal(one.predict(), two.predict())
+    np.testing.assert_array_equal(one.predict(X[:9]), two.predict(X[:9].astype(float)))
+
+
 def test_pickle_keeps_predictions_and_no_training_table(fitted, trial):
     copy = pickle.loads(pickle.dumps(fitted))
     new = trial[["a", "b", "c", "d"]].iloc[:5]

@@ -229,8 +229,8 @@ def test_row_order_does_not_matter_without_sampling():
 def test_weights_are_those_of_the_prediction():
     X, y, v = small_data(n=300, binary=False)
     w = np.random.default_rng(2).uniform(0.5, 2, 300)
-    spec = ForestSpec(60, store_members=True, min_leaf_size=2)
-    seeds = make_seeds(30)
+    spec = ForestSpec(30, store_members=True, min_leaf_size=2)
+    seeds = make_seeds(15)
     grown = grow_forest(X, np.column_stack([y, v, w]), spec, seeds=seeds)
     alpha = grown.weights(X[:20]).toarray()
     np.testing.assert_allclose(alpha.sum(axis=1), 1, rtol=1e-12)

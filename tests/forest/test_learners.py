@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -16,6 +17,8 @@ from causalfair.forest import DRLearner, RLearner, SLearner, TLearner, XLearner
 LEARNERS = (RLearner, DRLearner, TLearner, SLearner, XLearner)
 ROLES = {"treatment": "w", "covariates": ["a", "b", "c", "d"]}
 CONSTANT = DummyRegressor()
+LINE = LinearRegression()
+QUICK = (LINE, LogisticRegression())  # the default learners choose penalties by cross-validation
 EXACT = 1e-10
 ORIGIN = [[0.0] * 4]
 
@@ -35,7 +38,8 @@ def test_effects_are_found_and_do_not_depend_on_workers(kind, trial):
     assert abs(model.estimates_.estimate[0] - 1) < 4 * model.estimates_.std_error[0]
     assert "Calibration" in str(model.summary())
     assert "kunzel" in model.cite().bibtex() or "nie" in model.cite().bibtex() or kind is DRLearner
-    two = clone(model).set_params(n_jobs=2).fit(trial, "y", cluster="site", **ROLES)
+    with joblib.parallel_config("threading"):  # fresh processes take seconds to start
+        two = clone(model).set_params(n_jobs=2).fit(trial, "y", cluster="site", **ROLES)
     np.testing.assert_array_equal(model.predict(), two.predict())
     np.testing.assert_array_equal(
         model.predict(trial[list("abcd")]), two.predict(trial[list("abcd")])
@@ -85,14 +89,14 @@ def test_constant_arms_give_the_difference_in_means(kind, trial):
 
 
 def test_s_learner_with_least_squares_is_the_coefficient(trial):
-    model = SLearner(LinearRegression()).fit(trial, "y", **ROLES)
+    model = SLearner(*QUICK).fit(trial, "y", **ROLES)
     design = np.column_stack([np.ones(600), trial[list("abcd")], trial["w"]])
     beta = np.linalg.lstsq(design, trial["y"].to_numpy(), rcond=None)[0]
     np.testing.assert_allclose(model.predict(trial[list("abcd")]), beta[-1], rtol=1e-9)
 
 
 def test_linear_dr_learner_has_coefficients_and_intervals(trial):
-    model = DRLearner(effect_learner="linear", random_state=0)
+    model = DRLearner(LINE, effect_learner="linear", random_state=0)
     model.fit(trial, "y", nuisances={"propensity": 0.5}, effect_modifiers=["a"], **ROLES)
     est = model.coefficients_
     assert est.names == ("(intercept)", "a")
@@ -102,7 +106,7 @@ def test_linear_dr_learner_has_coefficients_and_intervals(trial):
     with pytest.raises(ParameterError, match="needs X"):
         model.predict_interval()
     with pytest.raises(ParameterError, match="effect_learner='linear'"):
-        RLearner().fit(trial, "y", **ROLES).predict_interval(ORIGIN)
+        RLearner(*QUICK, LINE).fit(trial, "y", **ROLES).predict_interval(ORIGIN)
 
 
 def test_out_of_fold_effects_do_not_see_their_row(trial):
@@ -148,6 +152,6 @@ def test_bad_input(trial):
         DRLearner(n_folds=1).fit(trial, "y", **ROLES)
     few = trial.assign(w=(np.arange(600) < 7).astype(int))
     with pytest.raises(IdentificationError, match="needs two of each"):
-        TLearner(random_state=0).fit(few, "y", **ROLES)
+        TLearner(LINE, random_state=0).fit(few, "y", nuisances={"propensity": 0.5}, **ROLES)
     with pytest.raises(AttributeError, match="effect_learner='linear'"):
-        _ = DRLearner(random_state=0).fit(trial, "y", **ROLES).coefficients_
+        _ = DRLearner(*QUICK, LINE, random_state=0).fit(trial, "y", **ROLES).coefficients_

@@ -9,7 +9,13 @@ from causalfair.datasets import make_image_types_trial
 from causalfair.exceptions import DataError
 from causalfair.imagery import ImageClusterEffects, SequenceFeatures, SpectralFeatures
 from causalfair.imagery._clusters import build_model
-from causalfair.imagery._types import Types, fit_types, log_likelihood, type_probabilities
+from causalfair.imagery._types import (
+    Types,
+    choose_types,
+    fit_types,
+    log_likelihood,
+    type_probabilities,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +72,13 @@ def test_likelihood_is_the_mixture(data):
     assert log_likelihood(types, phi, y, w) == pytest.approx(total, rel=1e-12)
 
 
-def test_pymc_model_has_the_same_likelihood(data):
+@pytest.mark.parametrize("n_types", [1, 2])
+def test_pymc_model_has_the_same_likelihood(data, n_types):
     """The PyMC potential less its dropped constant equals the plain likelihood."""
     import pytensor
 
     phi, y, w = (a[:40] for a in data)
-    model = build_model(phi, y, w, 2)
+    model = build_model(phi, y, w, n_types)
     potential = model.potentials[0]
     point = model.initial_point()
     rng = np.random.default_rng(0)
@@ -82,10 +89,13 @@ def test_pymc_model_has_the_same_likelihood(data):
         got = float(pytensor.function(inputs, value, mode="FAST_COMPILE", on_unused_input="ignore")(
             **{v.name: point[v.name] for v in inputs}
         ))  # fmt: skip
-    first = point["effect_ordered__"]
-    effect = np.array([first[0], first[0] + np.exp(first[1])])
+    effect, logits = point.get("effect"), np.zeros((3, 1))
+    if n_types == 2:
+        first = point["effect_ordered__"]
+        effect = np.array([first[0], first[0] + np.exp(first[1])])
+        logits = np.column_stack([np.zeros(3), point["logits"]])
     types = Types(
-        effect, np.column_stack([np.zeros(3), point["logits"]]), point["outcome"],
+        effect, logits, point["outcome"],
         np.exp(point["noise_log__"]) ** 2, np.zeros(0),
     )  # fmt: skip
     constant = -0.5 * len(y) * np.log(2 * np.pi)
@@ -106,13 +116,45 @@ def test_em_on_images(places):
         n_components=2,
         random_state=0,
     ).fit(truth["images"], frame["y"], treatment=frame["treatment"])
+    # Against effects with the types known, on the same data: the truth may be two errors away.
     low, high = model.estimates_.conf_int()[:2].T
-    assert low[0] < 0 < high[0]
-    assert low[1] < 1 < high[1]
+    y, w, kind = frame["y"].to_numpy(), frame["treatment"].to_numpy(), truth["type"]
+    built = truth["images"].read(np.arange(300)).pixels[..., 0].mean(axis=(1, 2, 3))
+    design = np.column_stack([np.ones(300), built, w * (kind == 0), w * (kind == 1)])
+    known = np.linalg.lstsq(design, y, rcond=None)[0][2:]
+    assert (low < known).all()
+    assert (known < high).all()
+    error = model.estimates_.std_error[:2]
+    assert (np.abs(model.estimates_.estimate[:2] - truth["effects"]) < 3 * error).all()
     assert np.corrcoef(model.predict(truth["images"]), truth["cate"])[0, 1] > 0.8
     assert "bootstrap samples" in str(model.summary())
     with pytest.raises(DataError, match="300 units, y has 299"):
         model.fit(truth["images"], frame["y"][:-1], treatment=frame["treatment"][:-1])
+
+
+def test_the_number_of_types_is_chosen(data):
+    """Two types as simulated; one where the effect is the same for all."""
+    phi, y, w = (a[:300] for a in data)
+    folds = np.arange(len(y)) % 2
+    seed = np.random.SeedSequence(0)
+    assert choose_types(phi, y, w, folds, seed).argmax() == 1
+    rng = np.random.default_rng(5)
+    plain = 0.5 * phi[:, 1] + w + 0.5 * rng.normal(size=len(y))
+    assert choose_types(phi, plain, w, folds, seed).argmax() == 0
+
+
+def test_no_types_are_reported_as_such():
+    frame, truth = make_image_types_trial(120, size=6, effects=(1.0, 1.0), random_state=3)
+    model = ImageClusterEffects(
+        "auto", representation=SequenceFeatures(SpectralFeatures()), sampler="em", draws=20,
+        n_components=2, random_state=0,
+    ).fit(truth["images"], frame["y"], treatment=frame["treatment"])  # fmt: skip
+    assert model.n_types_ == 1
+    assert len(model.cv_log_likelihood_) == 3
+    assert "No image-based types were found" in str(model.summary())
+    np.testing.assert_allclose(
+        model.predict(truth["images"]), model.estimates_["ATE"].estimate[0], atol=0.05
+    )
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def encode(encoder, filters, bias, pixels, valid):
         pixels.shape[-1],
         None,
     )
-    return encoder.encode(pixels, valid)
+    return encoder._encode(pixels, valid)
 
 
 @settings(max_examples=25, deadline=None)
@@ -280,7 +280,9 @@ def test_compressor_is_principal_components_of_standardised_columns():
         compressor.components_[np.arange(3), np.abs(compressor.components_).argmax(1)] > 0
     ).all()
     np.testing.assert_allclose(compressor.explained_, values[::-1][:3] / values.sum(), rtol=1e-10)
-    assert len(Compressor("auto").fit(X).explained_) == 5
+    enough = int(np.searchsorted(np.cumsum(values[::-1]) / values.sum(), 0.95)) + 1
+    assert len(Compressor("auto").fit(X).explained_) == enough < 60 // 10
+    assert len(Compressor("auto").fit(X[:20]).explained_) == 20 // 10
     with pytest.warns(CausalFairWarning, match="exceeds the rank 5"):
         Compressor(20).fit(X)
     np.testing.assert_allclose(Compressor(5).fit(X).reconstruction_error(X), 0, atol=1e-20)
@@ -290,22 +292,5 @@ def test_torch_absent_names_the_extra(images, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises((MissingDependencyError, ImportError)):
+    with pytest.raises(MissingDependencyError, match=r"causalfair\[torch\]"):
         TorchFrameEncoder(object()).fit(images)
-
-
-def test_torch_encoder_on_a_tiny_network(images):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-    )
-    encoder = TorchFrameEncoder(net, input_size=8, band_map=(2, 0), mean=(0.5, 0.5), std=(0.3, 0.3))
-    out = SequenceFeatures(encoder).fit_transform(images)
-    assert out.shape == (12, 8)
-    filters = net[0].weight.detach().numpy()
-    plain = TorchFrameEncoder(
-        torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, bias=False), torch.nn.Flatten())
-    )
-    assert plain.fit(images).transform(images).shape == (12, 3, 2 * 8 * 8)
-    assert filters.shape == (4, 2, 3, 3)

@@ -70,6 +70,39 @@ def test_chips_at_the_edge_are_masked_and_outside_refused(rasters):
         ImageSequence.from_geotiffs(rasters, lon=[30.1], lat=[1.9])
 
 
+def test_chips_of_two_projection_zones_are_put_on_one_grid(tmp_path):
+    """Two UTM zones meet at 30 E. The rasters hold longitude and latitude: so must the chips."""
+    rasterio = pytest.importorskip("rasterio")
+    from rasterio.transform import from_origin
+    from rasterio.warp import transform
+
+    paths = []
+    for zone, west in ((32635, 800_000), (32636, 160_000)):
+        transform_ = from_origin(west, 130_000, 100.0, 100.0)
+        rows, cols = np.mgrid[0:400, 0:600] + 0.5
+        x, y = west + 100 * cols, 130_000 - 100 * rows
+        lon, lat = transform(f"EPSG:{zone}", "EPSG:4326", x.ravel(), y.ravel())
+        path = tmp_path / f"{zone}.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", height=400, width=600, count=2, dtype="float64",
+            crs=f"EPSG:{zone}", transform=transform_, nodata=-999.0,
+        ) as raster:  # fmt: skip
+            raster.write(np.reshape(lon, rows.shape), 1)
+            raster.write(np.reshape(lat, rows.shape), 2)
+        paths.append(path)
+    lon, lat = np.array([29.9, 30.2]), np.array([1.0, 1.05])
+    sequence = ImageSequence.from_geotiffs([paths], lon=lon, lat=lat, size_px=7, bands=("x", "y"))
+    chips = sequence.read(np.array([0, 1]))
+    assert chips.valid.all()
+    step = 100 / 111_320  # degrees a pixel near the equator
+    offset = (np.arange(7) - 3) * step
+    for k in range(2):
+        got = chips.pixels[k, 0].astype(float)
+        np.testing.assert_allclose(got[..., 0], lon[k] + np.tile(offset, (7, 1)), atol=0.1 * step)
+        want = lat[k] - np.tile(offset[:, None], (1, 7)) * (111_320 / 110_580)
+        np.testing.assert_allclose(got[..., 1], want, atol=0.1 * step)
+
+
 def test_land_cover_shares_sum_to_one():
     classes = np.random.default_rng(0).integers(0, 4, size=(6, 5, 5))
     shares = land_cover_shares(classes, nodata=0, names={1: "crop"})
@@ -120,7 +153,7 @@ def test_occlusion_is_zero_only_where_nothing_changes(trial, fitted):
     got = occlusion_map(fitted, images, 5, window=8)
     assert got.shape == (16, 16)
     assert np.abs(got).max() > 0
-    flat = images.with_values(np.full((1, 6, 16, 16, 3), 0.2, np.float32), None)
+    flat = images._with_values(np.full((1, 6, 16, 16, 3), 0.2, np.float32), None)
     np.testing.assert_allclose(occlusion_map(fitted, flat, 0, window=8), 0, atol=1e-12)
     with pytest.raises(ParameterError, match="window=17"):
         occlusion_map(fitted, images, 0, window=17)

@@ -101,6 +101,47 @@ def test_zarr_stack_larger_than_the_limit_stays_under_it(tmp_path):
     assert peak < 2 * limit < sequence.nbytes
 
 
+STACK = """
+import resource, sys
+import numpy as np, zarr
+from causalfair.imagery import ImageSequence, RandomConvolutionFeatures, SequenceFeatures
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+store = zarr.open_array(sys.argv[1], mode="r")
+sequence = ImageSequence(store, memory_limit=16 * 2**20)
+features = SequenceFeatures(RandomConvolutionFeatures(4, n_patches=200, random_state=0))
+features.fit_transform(sequence.subset(np.arange(4)))  # imports and kernels
+before = peak()
+out = features.fit_transform(sequence)
+print(sequence.nbytes, peak() - before, *out.shape)
+"""
+
+
+def test_zarr_stack_larger_than_memory_allowed_in_a_process_of_its_own(tmp_path):
+    """192 MiB of pixels, 16 MiB allowed: what the process grows by is a fraction of the stack."""
+    import subprocess
+    import sys
+
+    shape = (128, 8, 128, 128, 3)
+    store = zarr.create_array(
+        tmp_path / "stack.zarr", shape=shape, chunks=(2, 8, 128, 128, 3), dtype="f4"
+    )
+    tile = np.random.default_rng(0).random((8, 8, 128, 128, 3), dtype=np.float32)
+    for start in range(0, shape[0], 8):
+        store[start : start + 8] = tile
+    done = subprocess.run(
+        [sys.executable, "-c", STACK, str(tmp_path / "stack.zarr")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stack, grown, n, _ = map(int, done.stdout.split())
+    assert n == 128
+    assert stack == 4 * np.prod(shape) == 192 * 2**20
+    assert grown < 3 * 16 * 2**20 < stack / 3
+
+
 def test_dask_workers_make_the_features(pixels):
     import dask
 
@@ -110,6 +151,79 @@ def test_dask_workers_make_the_features(pixels):
     with dask.config.set(scheduler="threads"):
         got = features(sequence)
     np.testing.assert_array_equal(got, features(ImageSequence(pixels)))
+
+
+def test_dask_inside_xarray_is_left_to_dask(pixels):
+    lazy = xr.DataArray(
+        da.from_array(pixels, chunks=(2, 3, 9, 8, 2)), dims=("place", "time", "y", "x", "band")
+    )
+    sequence = ImageSequence(lazy)
+    assert sequence._is_dask
+    np.testing.assert_array_equal(features(sequence), features(ImageSequence(pixels)))
+
+
+def test_what_a_worker_is_sent_is_small_and_enough(pixels):
+    import pickle
+
+    from causalfair.imagery._frames import _encode_piece
+
+    encoder = RandomConvolutionFeatures(8, n_patches=200, random_state=0).fit(pixels)
+    piece = ImageSequence(da.from_array(pixels, chunks=(2, 3, 9, 8, 2)))._subset_images(
+        np.array([2, 3])
+    )
+    sent = pickle.dumps((encoder, piece._without_pixels()))
+    assert len(sent) < 20_000
+    encoder_, piece_ = pickle.loads(sent)
+    got, n_nan = _encode_piece(encoder_, piece_, pixels[[2, 3]], None, slice(0, 3))
+    np.testing.assert_array_equal(got, encoder.transform(pixels)[[2, 3]])
+    assert n_nan == 0
+
+
+def test_progress_is_shown_when_asked_for(pixels, capsys):
+    import causalfair
+
+    sequence = ImageSequence(pixels, memory_limit=pixels[0].nbytes * 3)
+    with causalfair.option_context(progress=True):
+        features(sequence)
+    assert "image features" in capsys.readouterr().err
+    features(sequence)
+    assert capsys.readouterr().err == ""
+
+
+def test_scales_side_by_side(pixels):
+    """Two sizes of the same centre through FeatureUnion."""
+    from sklearn.pipeline import FeatureUnion
+
+    near = SequenceFeatures(SpectralFeatures(), crop=4)
+    far = SequenceFeatures(SpectralFeatures())
+    both = FeatureUnion([("near", near), ("far", far)]).fit_transform(ImageSequence(pixels))
+    want = np.hstack(
+        [
+            SequenceFeatures(SpectralFeatures()).fit_transform(ImageSequence(pixels).crop(4)),
+            far.fit_transform(ImageSequence(pixels)),
+        ]
+    )
+    np.testing.assert_array_equal(both, want)
+
+
+def test_description_and_band_statistics(pixels):
+    raw = (pixels * 200).astype("uint8")
+    mask = np.random.default_rng(3).random(pixels.shape[:-1]) > 0.3
+    mask[0, 0] = False
+    one = pixels[0].nbytes * 3
+    sequence = ImageSequence(raw, mask=mask, bands=("red", "nir"), scale=0.01, memory_limit=2 * one)
+    table = sequence.band_statistics()
+    for band in (0, 1):
+        values = raw[mask][:, band].astype(float) * 0.01
+        row = table.iloc[band]
+        np.testing.assert_allclose(
+            row[["mean", "sd"]].to_numpy(float), [values.mean(), values.std()], rtol=1e-5
+        )
+        np.testing.assert_allclose(row["p50"], np.median(values), atol=0.011)
+        np.testing.assert_allclose(row["p99"], np.percentile(values, 99), atol=0.02)
+    text = str(sequence.describe())
+    assert "missing frames: 4.8%" in text
+    assert "red" in text
 
 
 def test_four_dimensions_are_one_frame(pixels):

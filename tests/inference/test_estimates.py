@@ -284,6 +284,85 @@ def test_immutable_picklable_and_printable(Y):
     assert str(est.test()) == repr(est.test())
 
 
+def test_selecting_a_term_leaves_the_missing_ones_behind():
+    vcov = np.full((2, 2), np.nan)
+    vcov[0, 0] = 4.0
+    both = CovarianceEstimates([1.0, 2.0], vcov, ["known", "unknown"])
+    assert both["known"].std_error.tolist() == [2.0]
+    assert both.contrast({"known": -1.0}).std_error.tolist() == [2.0]
+    assert both["known"].with_names(["a"]).names == ("a",)
+    assert "does not apply" in str(both.test())
+    assert both["known"].test().p_value == pytest.approx(0.6170750774519738)
+
+
+def test_a_name_that_two_terms_share_names_neither(Y):
+    twice = means(Y)[["m0", "m1"]].with_names(["a", "a"])
+    with pytest.raises(ParameterError, match="2 terms are called 'a'.*with_names"):
+        twice["a"]
+    with pytest.raises(ParameterError, match="contrast got no weights"):
+        means(Y).contrast({})
+
+
+def test_numpy_numbers_on_the_left_and_products_of_estimates(Y):
+    est = means(Y)
+    assert np.float64(2.0) * est == est * 2
+    assert np.float64(2.0) - est == -est + 2
+    assert np.arange(len(est)) - est == -est + np.arange(len(est))
+    for other in (est, None, np.arange(len(est))):
+        with pytest.raises(TypeError, match="operand"):
+            est * other
+        with pytest.raises(TypeError, match="operand"):
+            est / other
+
+
+def test_the_scale_of_weights_does_not_matter(Y):
+    w = np.random.default_rng(4).random(len(Y)) + 0.5
+    one, seven = means(Y, sample_weight=w), means(Y, sample_weight=7 * w)
+    np.testing.assert_allclose(seven.std_error, one.std_error, rtol=1e-12)
+    by_hand = np.sqrt((w / w.mean()) ** 2 @ (Y[:, 0] - one.estimate[0]) ** 2) / len(Y)
+    assert one.std_error[0] == pytest.approx(by_hand, rel=1e-12)
+    for bad in (-w, np.zeros(len(Y)), w[1:], np.full(len(Y), np.nan)):
+        with pytest.raises(DataError, match="must be finite and non-negative"):
+            InfluenceEstimates([0.0], np.zeros((len(Y), 1)), ["a"], sample_weight=bad)
+
+
+def test_few_clusters_widen_simultaneous_bands_too(Y):
+    with pytest.warns(SmallSampleWarning):
+        est = means(Y, cluster=np.arange(len(Y)) % 12)
+    pointwise = est.critical_value()
+    assert pointwise == pytest.approx(stats.t.ppf(0.975, 11))
+    assert pointwise < est.critical_value(simultaneous=True) < stats.t.ppf(1 - 0.025 / 3, 11) + 0.1
+    one = est["m1"]
+    assert one.critical_value(simultaneous=True) == one.critical_value()
+    null = np.array([0.3, 1.0, 2.0])
+    adjusted, plain = est.p_adjust(null=null), est.p_value(null)
+    assert (adjusted >= plain).all()
+    assert (adjusted <= np.minimum(3.2 * plain, 1.0)).all()
+
+
+def test_critical_values(Y):
+    est = means(Y)
+    assert est.critical_value() == pytest.approx(1.959963984540054)
+    low, high = est.conf_int(0.9)[0]
+    assert high - low == pytest.approx(2 * est.critical_value(0.9) * est.std_error[0])
+    assert est.critical_value(simultaneous=True) > est.critical_value()
+    with pytest.raises(ParameterError, match="level=95"):
+        est.critical_value(95)
+
+
+def test_hooks_for_tables_of_models(Y):
+    est = means(Y)
+    assert est.__maketables_stat__("N") == len(Y)
+    assert est.__maketables_stat__("r2") is None
+    assert est.__maketables_default_stat_keys__ == ["N"]
+    assert est.__maketables_vcov_info__ == {"vcov_type": "influence function"}
+    light = est.drop_influence()
+    assert light.__maketables_default_stat_keys__ == []
+    assert light.__maketables_vcov_info__ == {"vcov_type": "covariance"}
+    rows = [est.__maketables_coef_table__.loc["m0", c] for c in ("b", "se", "ci95l")]
+    np.testing.assert_array_equal(rows, [est.estimate[0], est.std_error[0], est.conf_int()[0, 0]])
+
+
 def test_covariance_estimates_check_shapes():
     with pytest.raises(DataError, match=r"vcov has shape \(1, 1\)"):
         CovarianceEstimates([1.0, 2.0], [[1.0]], ["a", "b"])

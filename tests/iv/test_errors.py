@@ -210,6 +210,8 @@ def test_trim_drop_may_leave_nothing(frame):
         ({"effect": "~ x1 + instrument"}, "this model is one of covariates alone"),
         ({"variance": "~ x1"}, "treatment is binary"),
         ({"effect": "~ x1 +* x2"}, "is not a formula"),
+        ({"effect": "~ log(x1, 1, 2)"}, "cannot be built"),
+        ({"instrument": "~ center(instrument)"}, "this model is one of covariates alone"),
     ],
 )
 def test_bad_formulas(frame, formulas, match):
@@ -220,6 +222,19 @@ def test_bad_formulas(frame, formulas, match):
 def test_formula_with_an_unknown_column(frame):
     with pytest.raises(RoleError, match=r"uses 'x11', which is not a covariate. Did you mean"):
         fit(frame, formulas={"effect": "~ x11"})
+
+
+def test_formula_whose_term_is_missing_somewhere(frame):
+    with pytest.raises(DataError, match=r"formulas\['outcome'\].*'log\(x1\)' is not finite in"):
+        fit(frame, formulas={"outcome": "~ instrument + log(x1)"})
+
+
+def test_rows_without_weight_do_not_count(frame):
+    few = np.where(np.arange(len(frame)) < 40, 1.0, 0.0)
+    with pytest.raises(DataError, match="got 40 rows of positive weight; it needs at least 50"):
+        MultiplyRobustATE().fit(frame, "y", **ROLES, sample_weight=few)
+    with pytest.raises(DataError, match="got 0 rows with instrument 'instrument' = 0"):
+        MultiplyRobustATE().fit(frame, "y", **ROLES, sample_weight=frame["instrument"])
 
 
 @pytest.mark.parametrize(

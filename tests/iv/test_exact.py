@@ -5,12 +5,14 @@ Tolerances: 1e-10 for closed forms, 1e-9 for invariances (they pass through refi
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from causalfair.datasets import make_invalid_iv
-from causalfair.exceptions import OverlapWarning
+from causalfair.exceptions import OverlapWarning, SmallSampleWarning
 from causalfair.iv import MultiplyRobustATE
 
 ROLES = {"treatment": "treatment", "instrument": "instrument", "covariates": ["x1", "x2"]}
@@ -243,6 +245,43 @@ def test_formulas_reproduce_the_default(frame, base):
     est = fit(frame, formulas=formulas)
     np.testing.assert_allclose(est.estimates_.estimate, base.estimates_.estimate, rtol=1e-10)
     np.testing.assert_allclose(est.estimates_.std_error, base.estimates_.std_error, rtol=1e-10)
+
+
+def test_the_instrument_inside_a_transform_is_seen(frame):
+    """A linear transform of the instrument spans the same models, and so gives the same answer."""
+    plain = fit(frame, formulas={"treatment": "~ instrument * x1", "outcome": "~ instrument + x1"})
+    inside = fit(
+        frame,
+        formulas={
+            "treatment": "~ center(instrument) * x1",
+            "outcome": "~ scale(instrument) + x1",
+        },
+    )
+    np.testing.assert_allclose(inside.estimates_.estimate, plain.estimates_.estimate, rtol=1e-9)
+    np.testing.assert_allclose(inside.estimates_.std_error, plain.estimates_.std_error, rtol=1e-9)
+
+
+def test_constant_outcome_has_no_effect_at_all(frame):
+    est = fit(frame.assign(y=3.0))
+    np.testing.assert_allclose(est.estimates_.estimate, 0.0, atol=1e-12)
+    assert est.estimates_.std_error.max() < 1e-12
+    assert abs(est.att().estimate[0]) < 1e-12
+
+
+def test_few_clusters_widen_every_interval_alike(frame):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallSampleWarning)
+        est = fit(frame, cluster=np.arange(len(frame)) % 8)
+        report = est.sensitivity([0.0])
+        ((low, high),) = est.robust_set()
+        ratio = est._ratio_moments()
+    at_zero = report.frame.loc[0, ["conf_low", "conf_high"]].to_numpy(float)
+    np.testing.assert_allclose(at_zero, est.estimates_["ATE"].conf_int()[0], rtol=1e-12)
+    t = est.estimates_.critical_value()
+    assert t == pytest.approx(2.3646242510103)
+    for end in (low, high):
+        gap = ratio.contrast({"u": 1.0, "v": -end})
+        assert abs(gap.statistic()[0]) == pytest.approx(t, rel=1e-8)
 
 
 def test_categorical_covariates_become_indicators(frame):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from causalfair.iv import _basis, _scores, _sensitivity, _weak
 from causalfair.iv._logistic import fit_logistic
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 2**32 - 1)
+
+
+def normal(level):
+    return float(ndtri((1 + level) / 2))
 
 
 def random_case(seed, n):
@@ -56,13 +61,13 @@ def test_robust_sets_are_equivariant_and_nested(seed, scale, level):
     u, v = g.normal(size=2)
     root = g.normal(size=(2, 2))
     vcov = root @ root.T * 0.3
-    found = _weak.robust_set(u, v, vcov, level)
+    found = _weak.robust_set(u, v, vcov, normal(level))
     S = np.diag([scale, 1.0])
-    scaled = _weak.robust_set(scale * u, v, S @ vcov @ S, level)
+    scaled = _weak.robust_set(scale * u, v, S @ vcov @ S, normal(level))
     assert len(found) == len(scaled)
     for (a, b), (c, d) in zip(found, scaled, strict=True):
         np.testing.assert_allclose([c, d], [scale * a, scale * b], rtol=1e-6)
-    wider = _weak.robust_set(u, v, vcov, 0.5 + level / 2)
+    wider = _weak.robust_set(u, v, vcov, normal(0.5 + level / 2))
     inside = lambda x, pieces: any(low - 1e-9 <= x <= high + 1e-9 for low, high in pieces)  # noqa: E731
     for x in np.linspace(-5, 5, 41):
         if inside(x, found):
@@ -76,7 +81,7 @@ def test_breakdown_never_exceeds_the_zero_of_the_estimate(seed):
     g = np.random.default_rng(seed)
     estimate, slope = g.normal(size=2) * 3
     root = g.normal(size=(2, 2)) * 0.3
-    found = _sensitivity.breakdown(estimate, slope, root @ root.T)
+    found = _sensitivity.breakdown(estimate, slope, root @ root.T, normal(0.95))
     assert abs(found.interval) <= abs(found.zero) + 1e-9
 
 

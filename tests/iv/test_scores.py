@@ -10,6 +10,7 @@ import pytest
 from causalfair.iv import _diagnostics, _scores, _sensitivity, _weak
 
 rng = np.random.default_rng(20)
+Z95 = 1.959963984540054
 
 
 def one_cell(*, wrong: frozenset[str] = frozenset()):
@@ -99,8 +100,7 @@ def random_moments(seed, strength):
 @pytest.mark.parametrize("strength", [0.0, 0.05, 0.1, 0.5])
 def test_robust_set_is_the_inverted_score_test(seed, strength):
     (u, v), vcov = random_moments(seed, strength)
-    level = 0.9
-    intervals = _weak.robust_set(u, v, vcov, level)
+    intervals = _weak.robust_set(u, v, vcov, 1.6448536269514722)
     grid = np.concatenate([np.linspace(-30, 30, 6001), [-1e7, 1e7]])
     variance = vcov[0, 0] - 2 * grid * vcov[0, 1] + grid**2 * vcov[1, 1]
     accepted = (u - grid * v) ** 2 <= 2.705543454095404 * variance
@@ -113,20 +113,20 @@ def test_robust_set_is_the_inverted_score_test(seed, strength):
 def test_robust_set_degenerate_lead():
     c = 3.841458820694124
     vcov = np.array([[1.0, 0.0], [0.0, 1.0 / c]])
-    assert _weak.robust_set(0.0, 0.0, 0.0 * vcov) == [(-np.inf, np.inf)]
-    intervals = _weak.robust_set(0.0, 1e-9, np.array([[1.0, 0.1], [0.1, 1.0]]))
+    assert _weak.robust_set(0.0, 0.0, 0.0 * vcov, Z95) == [(-np.inf, np.inf)]
+    intervals = _weak.robust_set(0.0, 1e-9, np.array([[1.0, 0.1], [0.1, 1.0]]), Z95)
     assert intervals == [(-np.inf, np.inf)]
 
 
 def test_breakdown_is_where_the_interval_touches_zero():
     vcov = np.array([[0.04, -0.01], [-0.01, 0.09]])
-    result = _sensitivity.breakdown(2.0, -5.0, vcov, 0.95)
+    result = _sensitivity.breakdown(2.0, -5.0, vcov, Z95)
     assert result.zero == 0.4
     d = result.interval
     variance = vcov[0, 0] + 2 * d * vcov[0, 1] + d**2 * vcov[1, 1]
     assert 0 < d < result.zero
     assert abs(2.0 - 5.0 * d - 1.959963984540054 * np.sqrt(variance)) < 1e-12
-    assert _sensitivity.breakdown(0.1, -5.0, vcov).interval == 0.0
+    assert _sensitivity.breakdown(0.1, -5.0, vcov, Z95).interval == 0.0
 
 
 def test_best_linear_projection_matches_statsmodels_hc1():

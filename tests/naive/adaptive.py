@@ -98,17 +98,18 @@ def conjunction_mean(weights, columns, n_columns):
     return math.fsum(total)
 
 
-def product_sums(X, t, clip):
-    """Integer sums of clipped products on the grid of 2**20 units."""
+def product_sums(X, centre, scale, t, clip):
+    """Integer sums of clipped standardised products on the grid of 2**20 units."""
+    half = 2**19
     out = []
     for j in range(X.shape[1]):
         total = 0
         for i in range(len(X)):
-            v = X[i, j] * t[i]
-            v = -clip if math.isnan(v) else min(max(v, -clip), clip)
-            total += math.floor((v + clip) * (2**20 / (2 * clip)) + 0.5)
+            v = (float(X[i, j]) - centre[j]) * scale[j] * (t[i] * (half / clip))
+            v = -half if math.isnan(v) else min(max(v, -half), half)
+            total += math.floor(v + half + 0.5)
         out.append(total)
-    return np.array(out)
+    return np.array(out, dtype=int)
 
 
 def majority_accuracy(agree, weights):

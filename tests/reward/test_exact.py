@@ -214,7 +214,7 @@ def test_j_tilt():
 
     mean, spread, tau = 0.3, 0.8, 0.7
     r = mean + spread * ndtri((np.arange(400_000) + 0.5) / 400_000)
-    row = tilt_frontier(r, r, temperatures=[tau]).iloc[0]
+    row = tilt_frontier(r, r, strengths=[tau]).iloc[0]
     assert row["value"] == pytest.approx(mean + tau * spread**2, abs=1e-4)
     assert row["kl"] == pytest.approx(tau**2 * spread**2 / 2, abs=1e-4)
     assert row["ess_share"] == pytest.approx(np.exp(-(tau**2) * spread**2), abs=1e-3)
@@ -294,7 +294,7 @@ def base(seed=0, n=240):
     X = rng.normal(size=(n, 3)) + 0.2 * f[:, None]
     y = X @ [1.0, -0.5, 0.2] + 0.3 * f + rng.normal(size=n)
     return pd.DataFrame(X, columns=list("abc")).assign(
-        f=f, g=g, y=y, c=np.repeat(np.arange(n // 4), 4)
+        f=f, g=g, y=y, test=np.repeat(np.arange(n // 4), 4)
     )
 
 
@@ -355,11 +355,11 @@ def test_t_duplicated_rows():
 def test_clustered_errors_equal_the_joint_regression():
     frame = base()
     reward = DeconfoundedReward(penalty=0.0).fit(
-        frame, "y", embedding=list("abc"), categorical=["f", "g"], cluster="c"
+        frame, "y", embedding=list("abc"), categorical=["f", "g"], cluster="test"
     )
     W = np.hstack([naive.dummies(frame["f"]), naive.dummies(frame["g"])])
     coef, V = naive.clustered_ols(
-        frame[list("abc")].to_numpy(), frame["y"].to_numpy(), W, frame["c"].to_numpy()
+        frame[list("abc")].to_numpy(), frame["y"].to_numpy(), W, frame["test"].to_numpy()
     )
     np.testing.assert_allclose(reward.coef_, coef, atol=1e-9)
     np.testing.assert_allclose(reward.estimates_.vcov, V, rtol=1e-8)

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from causalfair.adaptive import bounds, simulate
+from causalfair.adaptive._attacks import ATTACKS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
 CERTIFIED = {
@@ -29,7 +30,6 @@ CERTIFIED = {
     "noisy_argmin": {"epsilon": 0.1, "rounds": 10},
     "multiplicative_weights": {"n_cells": 256},
 }
-ATTACKS = ("correlated", "boosting")
 N, K, BETA = 2_000, 100, 0.05
 
 

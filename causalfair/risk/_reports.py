@@ -1,0 +1,118 @@
+"""What a fitted risk model says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from causalfair._core.base import CausalEstimator
+from causalfair._core.compat import draws_object
+from causalfair.inference import DrawEstimates
+from causalfair.risk._checks import RiskChecks
+from causalfair.risk._posterior import natural_terms
+
+
+class RiskReports(CausalEstimator):
+    """Checks, coefficients, native posterior and summary of a fit."""
+
+    sampler: str
+    layout_: Any
+    law_: Any
+    conflicts_: list[Any]
+    _natural: Any
+    _chains: int
+    _statistics: dict[str, Any]
+    _findings: tuple[Any, ...]
+    _predictive: Any
+
+    def check(self) -> RiskChecks:
+        """What may be wrong with the fit, and what each finding means.
+
+        Returns
+        -------
+        RiskChecks
+            Convergence, posterior predictive checks of testing rates and of the outcomes of the
+            tested, identification of alpha and sigma, overlap of prior and posterior, conflict of
+            the prevalence; ``ok``, ``to_frame()``.
+        """
+        check_is_fitted(self)
+        return RiskChecks(self._findings)
+
+    def coefficients(self) -> DrawEstimates:
+        """Terms on standardised columns, where sizes can be compared.
+
+        Returns
+        -------
+        DrawEstimates
+            ``risk:`` and ``testing:`` terms per standard deviation (per unit of indicators).
+        """
+        check_is_fitted(self)
+        terms = natural_terms(self.layout_, self._natural, original=False)
+        return DrawEstimates(np.column_stack(list(terms.values())), list(terms))
+
+    @property
+    def posterior_(self) -> Any:
+        """Native ArviZ object of the draws, on standardised columns."""
+        check_is_fitted(self)
+        n, layout = self._natural, self.layout_
+        shape = (self._chains, -1)
+        values = {
+            "beta_Y": n.beta.reshape(*shape, n.beta.shape[1]),
+            "beta_Delta": n.delta.reshape(*shape, n.delta.shape[1]),
+            "alpha": n.alpha.reshape(shape),
+            "sigma": n.sigma.reshape(shape),
+            "prevalence": self.estimates_.draws[:, -1].reshape(shape),
+        }
+        return draws_object(
+            values,
+            self._statistics,
+            coords={"feature": list(layout.beta_names), "free_feature": list(layout.delta_names)},
+            dims={"beta_Y": ["feature"], "beta_Delta": ["free_feature"]},
+        )
+
+    def plot_checks(self, *, ax: Any = None) -> Any:
+        """Observed rates against those the model expects, over tenths.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; new axes when None.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
+        check_is_fitted(self)
+        from causalfair.risk._plots import plot_predictive
+
+        return plot_predictive(self._predictive, ax=ax)
+
+    def _summary_header(self) -> list[tuple[str, str]]:
+        pairs = super()._summary_header()
+        law = self.law_
+        shown = {"alpha": law.alpha, "sigma": law.sigma}
+        fixed = [f"{k} = {v:g}" for k, v in shown.items() if v is not None]
+        kind = {"uniform": "Z uniform", "normal": "Z normal", "none": "no Z"}[law.unobservables]
+        pairs.append(("unobservable", ", ".join([kind, *fixed])))
+        pairs.append(("sampler", f"{self.sampler}, {len(self._natural):,} draws"))
+        return pairs
+
+    def _summary_notes(self) -> list[str]:
+        notes = []
+        for one in self.conflicts_:
+            whom = "" if one.name == "all" else f" of {one.name}"
+            notes.append(
+                f"Prevalence{whom}: imposed {one.imposed:.3g} (sd {one.imposed_sd:.2g}); the data "
+                f"alone imply {one.mean:.3g} (sd {one.sd:.2g}), z = {one.z:.1f}."
+            )
+        doubts = [f for f in self._findings if not f.ok]
+        notes += [f"Check, {f.check}: {f.value}; {f.meaning}." for f in doubts]
+        return notes
+
+    def _cite_extra(self) -> tuple[str, ...]:
+        if self.sampler in ("nutpie", "pymc"):
+            return ("hoffman2014nuts", "vehtari2021rhat")
+        return ("vehtari2024pareto",) if self.sampler == "laplace" else ()

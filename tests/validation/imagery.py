@@ -1,0 +1,223 @@
+"""Monte-Carlo tables of the imagery family, stored for the documentation.
+
+``python tests/validation/imagery.py`` rewrites ``docs/_data/validation/imagery_*.csv``;
+``--quick`` runs fewer replications and compares with the stored tables instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+from sklearn.linear_model import RidgeCV
+
+from causalfair.datasets import make_image_sequence_trial
+from causalfair.exceptions import CausalFairWarning
+from causalfair.forest import CausalForest, rank_average_treatment_effect
+from causalfair.imagery import (
+    ImageSequenceCATE,
+    RandomConvolutionFeatures,
+    SequenceFeatures,
+    SpectralFeatures,
+)
+
+FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
+POOLINGS: dict[str, Any] = {
+    "last frame": "last",
+    "mean": "mean",
+    "attention, random": "attention_random",
+    "mean and trend": ("mean", "trend"),
+    "all frames side by side": "concat",
+}
+SMALL: dict[str, Any] = {"n_frames": 4, "size": 12, "noise": 0.7}
+
+
+def representations(replications: int) -> Iterator[dict]:
+    """Variance of the effect that a ridge regression on features explains in 300 new places.
+
+    400 places of six frames; the effect is known, so this is what a representation can see.
+    """
+    share: dict[str, list[float]] = {name: [] for name in POOLINGS}
+    for seed in range(replications):
+        _, truth = make_image_sequence_trial(400, random_state=2 * seed)
+        _, new = make_image_sequence_trial(300, random_state=2 * seed + 1)
+        encoder = RandomConvolutionFeatures(128, random_state=seed)
+        for name, pooling in POOLINGS.items():
+            features = SequenceFeatures(encoder, pooling=pooling, n_components="auto")
+            line = RidgeCV(np.logspace(-3, 4, 15))
+            line.fit(features.fit_transform(truth["images"]), truth["cate"])
+            error = new["cate"] - line.predict(features.transform(new["images"]))
+            share[name].append(1 - error.var() / new["cate"].var())
+    for name, values in share.items():
+        yield {
+            "frames pooled by": name,
+            "variance explained": np.mean(values),
+            "least": np.min(values),
+            "most": np.max(values),
+        }
+
+
+def ranking_tests(replications: int) -> Iterator[dict]:
+    """Share of rejections at 5 % without and with effects that differ; 240 places of four frames."""
+    features = SequenceFeatures(SpectralFeatures())
+    for name, strength in (("no heterogeneity", 0.0), ("heterogeneity", 1.0)):
+        hits: dict[tuple[str, str], list[bool]] = {}
+        for seed in range(replications):
+            frame, truth = make_image_sequence_trial(
+                240, heterogeneity=strength, **SMALL, random_state=seed
+            )
+            for scheme in ("sequential", "split"):
+                model = ImageSequenceCATE(
+                    features, CausalForest(60), scheme=scheme, n_folds=4, random_state=seed
+                ).fit(truth["images"], frame["y"], treatment=frame["treatment"], propensity=0.5)
+                for metric, p in model.evaluate().p_values().items():
+                    hits.setdefault((scheme, metric), []).append(p < 0.05)
+        low, high = binom.ppf([0.005, 0.995], replications, 0.05) / replications
+        for (scheme, metric), rejected in hits.items():
+            yield {
+                "data": name,
+                "test": f"{scheme}, {metric.upper()}",
+                "rejections": np.mean(rejected),
+                "99% band of 5%": f"{low:.3f} to {high:.3f}" if strength == 0 else "",
+            }
+
+
+def rate_coverage(replications: int) -> Iterator[dict]:
+    """RATE of a ranking learned in one trial, evaluated in another; 240 places each.
+
+    The truth is that ranking's RATE over 1,500 other places, whose effects are known.
+    """
+    _, region = make_image_sequence_trial(1500, **SMALL, random_state=10_000)
+    rows: dict[str, list[tuple[float, float, float]]] = {"autoc": [], "qini": []}
+    for seed in range(replications):
+        ranking, _ = small_model(20_000 + seed)
+        judge, images = small_model(30_000 + seed)
+        far = np.asarray(ranking.predict(region["images"]))
+        near = np.asarray(ranking.predict(images))
+        for method, store in rows.items():
+            truth = rank_average_treatment_effect(
+                far, region["cate"], method=method, n_bootstrap=10, random_state=seed
+            ).estimates_.estimate[0]
+            got = rank_average_treatment_effect(
+                near, judge.effect_model_.scores_, method=method, random_state=seed
+            ).estimates_
+            store.append((got.estimate[0], got.std_error[0], truth))
+    for method, store in rows.items():
+        estimate, error, truth = np.array(store).T
+        gap = estimate - truth
+        yield {
+            "estimator": f"{method.upper()}, new trial",
+            "bias": gap.mean(),
+            "SD": gap.std(ddof=1),
+            "mean SE": error.mean(),
+            "SE / SD": error.mean() / gap.std(ddof=1),
+            "coverage": np.mean(np.abs(gap) < 1.959964 * error),
+        }
+
+
+def small_model(seed: int) -> tuple[ImageSequenceCATE, Any]:
+    frame, truth = make_image_sequence_trial(240, **SMALL, random_state=seed)
+    model = ImageSequenceCATE(
+        SequenceFeatures(SpectralFeatures()), CausalForest(60), scheme="oob", random_state=seed
+    ).fit(truth["images"], frame["y"], treatment=frame["treatment"], propensity=0.5)
+    return model, truth["images"]
+
+
+def transport(replications: int) -> Iterator[dict]:
+    """Average effect in a region that has grown faster, from a trial of 400 places."""
+    rows: dict[str, list[tuple[float, float, float]]] = {
+        "trial ATE": [],
+        "plug-in": [],
+        "target ATE": [],
+    }
+    for seed in range(replications):
+        frame, truth = make_image_sequence_trial(400, **SMALL, random_state=40_000 + seed)
+        _, target = make_image_sequence_trial(
+            300, **SMALL, shift=(0.0, 0.015), random_state=50_000 + seed
+        )
+        model = ImageSequenceCATE(
+            SequenceFeatures(SpectralFeatures()), CausalForest(100), scheme="oob", random_state=seed
+        ).fit(truth["images"], frame["y"], treatment=frame["treatment"], propensity=0.5)
+        got = model.transport(target["images"], unsupported="ignore")
+        value = 1 + 20 * 0.015
+        trial = model.estimates_
+        rows["trial ATE"].append((trial.estimate[0], trial.std_error[0], value))
+        rows["plug-in"].append((got.plug_in, np.nan, value))
+        rows["target ATE"].append((got.estimates_.estimate[0], got.estimates_.std_error[0], value))
+    for name, store in rows.items():
+        estimate, error, truth = np.array(store).T
+        gap = estimate - truth
+        yield {
+            "estimator": f"{name}, for a growing region",
+            "bias": gap.mean(),
+            "SD": gap.std(ddof=1),
+            "mean SE": error.mean(),
+            "SE / SD": error.mean() / gap.std(ddof=1),
+            "coverage": np.nan
+            if np.isnan(error).all()
+            else np.mean(np.abs(gap) < 1.959964 * error),
+        }
+
+
+TABLES: dict[str, tuple[Callable[[int], Iterator[dict]], int, int]] = {
+    "imagery_representations": (representations, 10, 2),
+    "imagery_ranking_tests": (ranking_tests, 100, 20),
+    "imagery_rate_coverage": (rate_coverage, 100, 20),
+    "imagery_transport": (transport, 60, 15),
+}
+
+
+def agree(stored: pd.DataFrame, fresh: pd.DataFrame, replications: int) -> list[str]:
+    """Where a small run lies outside what chance allows."""
+    complaints = []
+    for column in ("coverage", "rejections"):
+        if column not in fresh:
+            continue
+        for (_, old), (_, new) in zip(stored.iterrows(), fresh.iterrows(), strict=True):
+            if np.isnan(old[column]):
+                continue
+            p = min(max(old[column], 0.02), 0.98)
+            low, high = binom.ppf([0.0005, 0.9995], replications, p) / replications
+            if not low <= new[column] <= high:
+                complaints.append(
+                    f"{old.iloc[0]}: {column} {new[column]:.3f}, stored {old[column]}"
+                )
+    if "variance explained" in fresh:
+        gap = (fresh["variance explained"] - stored["variance explained"]).abs()
+        complaints += [f"{fresh.iloc[k, 0]}: off by {g:.2f}" for k, g in gap.items() if g > 0.06]
+    return complaints
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=sorted(TABLES))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", CausalFairWarning)
+    complaints = []
+    for name, (make, full, quick) in TABLES.items():
+        if options.only not in (None, name):
+            continue
+        start = time.perf_counter()
+        replications = quick if options.quick else full
+        table = pd.DataFrame(make(replications)).round(3)
+        print(f"{name}: {replications} replications, {time.perf_counter() - start:.0f} s")
+        print(table.to_string(index=False), flush=True)
+        path = FOLDER / f"{name}.csv"
+        if options.quick:
+            complaints += agree(pd.read_csv(path), table, replications)
+        else:
+            table.to_csv(path, index=False)
+    sys.exit("\n".join(complaints) or None)
+
+
+if __name__ == "__main__":
+    main()
