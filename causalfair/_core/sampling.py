@@ -59,14 +59,26 @@ def run_nuts(
 
 
 def sample_nutpie(
-    compiled: Any, *, draws: int, tune: int, chains: int, seed: int, target_accept: float
+    compiled: Any,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    target_accept: float,
+    low_rank: bool = False,
 ) -> Any:
-    """Sample a model that nutpie has compiled already."""
+    """Sample a model that nutpie has compiled already.
+
+    ``low_rank`` adapts a mass matrix with correlations, for posteriors of many parameters that
+    share a few strong directions.
+    """
     import nutpie
 
     return nutpie.sample(
         compiled, draws=draws, tune=tune, chains=chains, seed=seed, save_warmup=False,
         target_accept=target_accept, progress_bar=bool(get_option("progress")),
+        low_rank_modified_mass_matrix=low_rank,
     )  # fmt: skip
 
 

@@ -234,13 +234,16 @@ def selection_bounds(
             raise ParameterError(f"{owner}: gamma bounds selection given covariates; name some.")
         frame, weight = rows.data.covariates, rows.data.sample_weight
         default = default_classifier(rows.n, frame.shape[1])
-        proba = ("predict_proba", weight)
         specs = [
-            NuisanceSpec("tested", tested_learner or default, rows.tested, frame, None, *proba),
             NuisanceSpec(
-                "outcome if tested", outcome_learner or default, y_seen, frame, chosen, *proba
+                "tested", tested_learner or default, rows.tested, frame,
+                method="predict_proba", sample_weight=weight,
             ),
-        ]
+            NuisanceSpec(
+                "outcome if tested", outcome_learner or default, y_seen, frame, chosen,
+                method="predict_proba", sample_weight=weight,
+            ),
+        ]  # fmt: skip
         fitter = CrossFitter(
             n_folds, stratify=rows.code, groups=rows.data.cluster, n_jobs=n_jobs,
             random_state=root_seed(random_state),

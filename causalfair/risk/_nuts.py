@@ -101,14 +101,14 @@ def sample_posterior(
     with inner_threads():
         return sample_nutpie(
             model, draws=draws, tune=tune, chains=chains, seed=int_seed(seed, 0) % 2**31,
-            target_accept=target_accept,
+            target_accept=target_accept, low_rank=True,
         )  # fmt: skip
 
 
 def judge(trace: Any, names: Sequence[str]) -> Convergence:
     """Convergence of the named quantities, element by element."""
     dataset = posterior_dataset(trace)
-    draws = {}
+    draws: dict[str, FloatArray] = {}
     for name in names:
         values = np.asarray(dataset[name])
         flat = values.reshape(*values.shape[:2], -1)

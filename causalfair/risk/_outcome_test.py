@@ -68,7 +68,9 @@ def read_cells(data: RoleData, *, owner: str) -> SearchCells:
     region, regions = _regions(data, place, len(places), owner)
     key = place * len(groups) + group
     used, cell = np.unique(key, return_inverse=True)
-    totals = [np.bincount(cell, weights=values) for values in (stops, searches, hits)]
+    totals = [
+        np.bincount(cell, weights=values).astype(np.float64) for values in (stops, searches, hits)
+    ]
     keep = totals[0] > 0
     if not keep.any():
         raise DataError(f"{owner}: stops is 0 in all rows.")

@@ -277,7 +277,7 @@ def likelihood_estimates(
             meat = clustered.vcov * len(rows.y) ** 2
         elif data.sample_weight is not None and problem.checked.n_rows == data.n:
             meat = (scores * rows.weight[:, None] ** 2).T @ scores
-        if known:
+        if objective.prevalence_sd is not None:
             slope = objective.mean_outcome(found.free)[1] / objective.prevalence_sd
             meat = meat + np.outer(slope, slope)
         vcov = jacobian @ found.inverse @ meat @ found.inverse @ jacobian.T

@@ -343,6 +343,7 @@ def two_step(rows: SelectionRows, *, owner: str) -> TwoStep:
     vcov = np.zeros((p + q, p + q))
     vcov[:p, :p] = cov_gamma
     vcov[p:, p:] = sigma**2 * bread @ meat @ bread
+    coefficients = np.asarray(coefficients, dtype=np.float64)
     if abs(c) > 1:
         warn(
             f"{owner}: the two-step correlation is {c:.2f}, outside [-1, 1]; the model fits badly "

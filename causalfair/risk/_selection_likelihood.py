@@ -58,12 +58,12 @@ class SelectionRows:
     @property
     def n_testing(self) -> int:
         """Columns of the design of the decision."""
-        return self.testing.shape[1]
+        return int(self.testing.shape[1])
 
     @property
     def n_outcome(self) -> int:
         """Columns of the design of the outcome."""
-        return self.outcome.shape[1]
+        return int(self.outcome.shape[1])
 
     def indices(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Linear indices of the decision and of the outcome."""

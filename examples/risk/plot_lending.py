@@ -114,7 +114,7 @@ ax.spines[["top", "right"]].set_visible(False)
 # ----------------------------
 # The bounds are honest and wide; the model's answer should lie inside.
 bounds = selection_bounds(
-    applicants, "repaid", **roles, gamma=(0.4, 1.0), tested_learner=LogisticRegression(),
+    applicants, "repaid", **roles, gamma=(0.1, 1.0), tested_learner=LogisticRegression(),
     outcome_learner=LogisticRegression(), random_state=0,
 )  # fmt: skip
 bounds.plot(model=probit.estimates_["prevalence"])

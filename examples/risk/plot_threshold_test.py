@@ -18,8 +18,8 @@ counties = load_police_searches()
 counties.head()
 
 # %%
-# The whole table has 1,130 cells and takes minutes to sample. Here are three of the nine states; the
-# code for all is the same.
+# The whole table has 1,130 cells and takes minutes to sample. Here are three of the nine states;
+# the code for all is the same.
 chosen = counties[counties["state"].isin(["CT", "IL", "RI"])]
 
 test = ThresholdTest(draws=400, tune=400, chains=2, target_accept=0.8, random_state=0).fit(
