@@ -178,7 +178,7 @@ def risk_specimens() -> dict[str, Specimen]:
 
     roles = {"tested": "tested", "covariates": ["x1", "x2"]}
     quick = {"sampler": "laplace", "draws": 100, "random_state": 0}
-    knowledge = {"prevalence": 0.4, "prevalence_sd": 0.05, "expertise": ["x1"]}
+    knowledge = {"prevalence": 0.4, "prevalence_sd": 0.05, "expertise": []}
     logit = LogisticRegression()
     learned = {"tested_learner": logit, "outcome_learner": logit, "n_folds": 2}
     few = {"priors": "weak", "draws": 20, "tune": 30, "chains": 2, "random_state": 0}

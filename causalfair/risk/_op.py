@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,10 @@ from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache
 from causalfair.risk import _kernels
 
 __all__ = ["WhitenedLogPosterior"]
+
+# PyTensor keeps compiled functions on disk and does not look into the kernel: its key must change
+# with the kernel's source, or an old posterior would be sampled after an update.
+SOURCE_KEY = zlib.crc32(Path(_kernels.__file__).read_bytes())
 
 
 class WhitenedLogPosterior(Op):  # type: ignore[misc]
@@ -48,4 +54,4 @@ class WhitenedLogPosterior(Op):  # type: ignore[misc]
 
 @register_funcify_default_op_cache_key(WhitenedLogPosterior)  # type: ignore[no-untyped-call]
 def _numba_whitened(op: Any, **_: Any) -> Any:  # noqa: ARG001
-    return _kernels.whitened_for_graphs
+    return _kernels.whitened_for_graphs, SOURCE_KEY
