@@ -101,17 +101,19 @@ def table_odds(replications: int) -> pd.DataFrame:
     lines = []
     for name, law in laws.items():
         found: dict[str, list] = {"shift": [], "risk of the untested": []}
+        # The population's values, from two million units.
+        rng = np.random.default_rng(0)
+        score = rng.normal(size=2_000_000) + law(rng, 2_000_000) - 1.5
+        prevalence, left = float(expit(score).mean()), 1 - expit(score + 1)
+        untested = float(np.sum(left * expit(score)) / np.sum(left))
         for seed in range(replications):
             rng = np.random.default_rng([seed, len(name)])
-            n = 5_000
+            n, sd = 5_000, 0.005
             score = rng.normal(size=n) + law(rng, n) - 1.5
             y, t = rng.random(n) < expit(score), rng.random(n) < expit(score + 1.0)
-            sd = 0.002
             est = DecisionShiftEstimator(
-                prevalence=float(expit(score).mean()) + rng.normal(scale=sd), prevalence_sd=sd
+                prevalence=prevalence + rng.normal(scale=sd), prevalence_sd=sd
             ).fit(np.empty((n, 0)), np.where(t, y, np.nan), tested=t)
-            untested = float(np.sum((1 - expit(score + 1)) * expit(score)))
-            untested /= float(np.sum(1 - expit(score + 1)))
             found["shift"].append(record(est.estimates_, "shift", 1.0))
             found["risk of the untested"].append(
                 record(est.estimates_, "risk of the untested", untested)
