@@ -45,7 +45,7 @@ axes[0].set(xlabel="hit rate", yticks=groups, yticklabels=test.groups_, ylim=(-0
 low, high = test.conf_int().T
 axes[1].hlines(groups, low, high, linewidth=3)
 axes[1].plot(test.estimates_.estimate, groups, "o", markersize=7)
-axes[1].set(xlabel="threshold (probability of carrying contraband), 95 % interval")
+axes[1].set(xlabel="threshold of searches, 95 % interval")
 for ax in axes:
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_xlim(0, None)

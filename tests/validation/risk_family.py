@@ -65,7 +65,7 @@ def table_selection(replications: int) -> pd.DataFrame:
         for seed in range(replications):
             normal = model == "Heckman"
             make = make_heckman_selection if normal else make_probit_selection
-            frame, truth = make(1000 if normal else 3000, random_state=1000 + seed)
+            frame, truth = make(1000 if normal else 2500, random_state=1000 + seed)
             mean = float(truth["mean"].mean()) if normal else truth["prevalence"]
             sd = 0.1 if normal else 0.01
             noise = np.random.default_rng(seed).normal(scale=sd)
@@ -149,8 +149,8 @@ def table_thresholds(replications: int) -> pd.DataFrame:
 def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
     """Name and content of every table; ``scale`` multiplies the replications."""
     yield "risk_family_odds_identity", table_odds(round(200 * scale))
-    yield "risk_family_selection", table_selection(round(60 * scale))
-    yield "risk_family_thresholds", table_thresholds(round(12 * scale))
+    yield "risk_family_selection", table_selection(round(24 * scale))
+    yield "risk_family_thresholds", table_thresholds(round(8 * scale))
 
 
 def disagreements(name: str, new: pd.DataFrame, stored: pd.DataFrame) -> list[str]:
@@ -173,7 +173,7 @@ def main() -> int:
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausalFairWarning)
-        for name, table in tables(0.2 if quick else 1.0):
+        for name, table in tables(0.25 if quick else 1.0):
             path = FOLDER / f"{name}.csv"
             if quick:
                 problems += disagreements(name, table, pd.read_csv(path))
