@@ -66,7 +66,7 @@ class RATE:
 
     @property
     def _flat(self) -> NDArray[np.bool_]:
-        return (self.estimates_.estimate == 0) & (self.estimates_.std_error == 0)
+        return np.asarray((self.estimates_.estimate == 0) & (self.estimates_.std_error == 0))
 
     @property
     def p_value(self) -> FloatArray:
