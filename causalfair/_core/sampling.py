@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from causalfair._core.compat import posterior_dataset
 from causalfair._core.logging import warn
 from causalfair._core.options import get_option
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import ConvergenceWarning
 
-__all__ = ["Convergence", "convergence", "run_nuts", "sample_nutpie"]
+__all__ = ["Convergence", "convergence", "judge", "run_nuts", "sample_nutpie"]
 
 MAX_RHAT, MIN_ESS, MIN_EBFMI = 1.01, 400.0, 0.3
 
@@ -46,8 +48,12 @@ def run_nuts(
     if sampler == "nutpie":
         import nutpie
 
+        with warnings.catch_warnings():
+            # Of PyTensor's generated code; nothing the user could do.
+            warnings.filterwarnings("ignore", r"np\.dot\(\) is faster on contiguous arrays")
+            compiled = nutpie.compile_pymc_model(model)
         return sample_nutpie(
-            nutpie.compile_pymc_model(model), draws=draws, tune=tune, chains=chains, seed=seed,
+            compiled, draws=draws, tune=tune, chains=chains, seed=seed,
             target_accept=target_accept,
         )  # fmt: skip
     with model:
@@ -127,6 +133,12 @@ class Convergence:
             found.append(f"E-BFMI {self.ebfmi:.2f}, want {MIN_EBFMI}")
         return found
 
+    def __str__(self) -> str:
+        return (
+            f"R-hat {self.rhat:.3f}, bulk ESS {self.ess_bulk:.0f}, tail ESS {self.ess_tail:.0f}, "
+            f"{self.divergences} divergence(s)"
+        )
+
     def warn(self, owner: str, advice: str) -> None:
         """Warn where a criterion is not met."""
         if not self.ok:
@@ -156,3 +168,14 @@ def convergence(draws: Mapping[str, FloatArray], trace: Any) -> Convergence:
         rhat[worst], min(bulk), min(tail), float(fraction.min()),
         int(np.asarray(statistics["diverging"]).sum()), worst,
     )  # fmt: skip
+
+
+def judge(trace: Any, names: Sequence[str]) -> Convergence:
+    """Judge the named variables of a trace, element by element."""
+    posterior = posterior_dataset(trace)
+    draws = {}
+    for name in names:
+        values = np.asarray(posterior[name])
+        flat = values.reshape(*values.shape[:2], -1)
+        draws |= {f"{name}[{j}]": flat[:, :, j] for j in range(flat.shape[2])}
+    return convergence(draws, trace)

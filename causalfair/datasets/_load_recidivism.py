@@ -32,8 +32,8 @@ def load_recidivism_names(*, as_frame: AsFrame = "pandas") -> Any:
     -----
     Source: ProPublica's two-year recidivism table (public), after its usual filter (screening
     within 30 days of arrest, a known outcome, no ordinary traffic offence, a score given). Names
-    are not included. Each name was scored by a logistic regression on its letter sequences, fitted to the
-    names of the other half of the people, and cut at thirds.
+    are not included. Each name was scored by a logistic regression on its letter sequences, fitted
+    to the names of the other half of the people, and cut at thirds.
 
     References
     ----------

@@ -10,7 +10,8 @@ import numpy as np
 from causalfair._core.compat import posterior_dataset
 from causalfair._core.logging import warn
 from causalfair._core.random import int_seed
-from causalfair.exceptions import ConvergenceWarning, ParameterError, WeakIdentificationWarning
+from causalfair._core.sampling import judge, run_nuts
+from causalfair.exceptions import ParameterError, WeakIdentificationWarning
 from causalfair.fairness._inference import Audit, JointCovariance
 from causalfair.fairness._latent import LatentFit, log_likelihood
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 DIAGONAL, OFF_DIAGONAL = 4.0, 1.0
 DRAWS, TUNE, CHAINS = 1000, 1000, 4
-MAX_RHAT, MIN_ESS = 1.01, 400.0
 MAX_OVERLAP = 0.5
 
 
@@ -79,21 +79,15 @@ def with_posterior(audit: Audit, estimator: Any) -> Audit:
         raise ParameterError("model='bayes' is for the global model of independent rows.")
     if audit.weighted:
         raise ParameterError("model='bayes' has no sampling weights; use model='joint'.")
-    import pymc as pm
-
-    with build_model(model):
-        trace = pm.sample(
-            draws=DRAWS,
-            tune=TUNE,
-            chains=CHAINS,
-            cores=1,
-            nuts_sampler="nutpie",
-            random_seed=int_seed(audit.root, 9),
-            progressbar=False,
-            initvals=None,
-        )
+    trace = run_nuts(
+        build_model(model), sampler="nutpie", draws=DRAWS, tune=TUNE, chains=CHAINS,
+        seed=int_seed(audit.root, 9), target_accept=0.8,
+    )  # fmt: skip
     posterior = posterior_dataset(trace)
-    _warn_sampling(posterior, trace)
+    errors = [f"T_{j}" for j in range(model.data.n_proxies) if f"T_{j}" in posterior]
+    judge(trace, ["G", *errors]).warn(
+        "ProxyFairness.fit", "Where there are several modes, compare with model='joint'."
+    )
     S, K = model.fit.G.shape
     draws = np.asarray(posterior["G"]).reshape(-1, S, K)
     T = model.fit.T.copy()
@@ -115,21 +109,6 @@ def with_posterior(audit: Audit, estimator: Any) -> Audit:
     flat = draws.reshape(len(draws), -1)
     law = JointCovariance(np.cov(flat, rowvar=False), np.zeros((model.data.counts.size, S * K)), 0)
     return replace(audit, model=replace(model, name="bayes", fit=fit), law=law, draws=draws)
-
-
-def _warn_sampling(posterior: Any, trace: Any) -> None:
-    import arviz as az
-
-    summary = az.summary(posterior, round_to="none")
-    rhat, ess = float(summary["r_hat"].max()), float(summary["ess_bulk"].min())
-    divergences = int(np.asarray(trace["sample_stats"]["diverging"]).sum())
-    if rhat > MAX_RHAT or ess < MIN_ESS or divergences:
-        warn(
-            f"Sampling trouble: R-hat {rhat:.3f}, bulk ESS {ess:.0f}, {divergences} "
-            "divergences. The "
-            "posterior may have several modes; compare with model='joint'.",
-            ConvergenceWarning,
-        )
 
 
 def _warn_overlap(draws: FloatArray, affinity: FloatArray, j: int) -> None:

@@ -20,9 +20,10 @@ from causalfair._core.crossfit import make_folds
 from causalfair._core.logging import progress, warn
 from causalfair._core.random import child_seed, generator, int_seed, root_seed
 from causalfair._core.roles import resolve_roles
+from causalfair._core.sampling import judge, run_nuts
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_binary
-from causalfair.exceptions import CausalFairWarning, ConvergenceWarning, DataError
+from causalfair.exceptions import CausalFairWarning, DataError
 from causalfair.imagery._compress import Compressor
 from causalfair.imagery._design import guard_clusters
 from causalfair.imagery._estimator import REPRESENT, _seeded
@@ -34,7 +35,6 @@ from causalfair.inference import DrawEstimates
 __all__ = ["ImageClusterEffects", "build_model"]
 
 OWNER = "ImageClusterEffects.fit"
-MAX_RHAT, MIN_ESS = 1.01, 400.0
 STARTS, BOOTSTRAP, SAMPLER, CHOICE = 10, 11, 12, 13
 
 
@@ -70,6 +70,8 @@ class ImageClusterEffects(CausalEstimator):
         Terms ``effect, type k`` in ascending order, ``share, type k`` and ``ATE``.
     posterior_ : object
         The native posterior (None for ``"em"``).
+    convergence_ : Convergence
+        What the chains say of themselves (not for ``"em"``).
     types_ : Types
         Point estimates.
     n_types_ : int
@@ -270,17 +272,13 @@ class ImageClusterEffects(CausalEstimator):
     def _sample(
         self, phi: FloatArray, y: FloatArray, w: FloatArray, codes: Any, root: Any
     ) -> tuple[FloatArray, Types]:
-        import pymc as pm
-
-        with build_model(phi, y, w, self.n_types_, codes):
-            self.posterior_ = pm.sample(
-                draws=self.draws, tune=self.tune, chains=self.chains, cores=1,
-                nuts_sampler=self.sampler, random_seed=int_seed(root, SAMPLER),
-                progressbar=False, target_accept=0.95,
-                **({"compute_convergence_checks": False} if self.sampler == "pymc" else {}),
-            )  # fmt: skip
+        self.posterior_ = run_nuts(
+            build_model(phi, y, w, self.n_types_, codes), sampler=self.sampler, draws=self.draws,
+            tune=self.tune, chains=self.chains, seed=int_seed(root, SAMPLER), target_accept=0.95,
+        )  # fmt: skip
         posterior = posterior_dataset(self.posterior_)
-        self._check_chains(posterior)
+        self.convergence_ = judge(self.posterior_, ["effect"])
+        self.convergence_.warn(OWNER, "Draw longer, or use fewer types.")
 
         def flat(name: str) -> FloatArray:
             value = np.asarray(posterior[name])
@@ -297,22 +295,6 @@ class ImageClusterEffects(CausalEstimator):
             (flat("noise") ** 2).mean(axis=0), np.zeros(0),
         )  # fmt: skip
         return np.column_stack([effect, share, ate]), point
-
-    def _check_chains(self, posterior: Any) -> None:
-        import arviz as az
-
-        values = np.asarray(posterior["effect"])
-        rhat = max(float(az.rhat(values[:, :, k])) for k in range(values.shape[2]))
-        ess = min(float(az.ess(values[:, :, k])) for k in range(values.shape[2]))
-        divergent = int(np.asarray(self.posterior_["sample_stats"]["diverging"]).sum())
-        self.rhat_, self.ess_, self.divergences_ = rhat, ess, divergent
-        if rhat > MAX_RHAT or ess < MIN_ESS or divergent:
-            warn(
-                f"{OWNER}: R-hat {rhat:.3f}, effective sample size {ess:.0f} and {divergent} "
-                f"divergence(s) in the effects; want below {MAX_RHAT}, above {MIN_ESS:.0f} and "
-                "none. Draw longer, or use fewer types.",
-                ConvergenceWarning,
-            )
 
     def predict(self, images: Any) -> FloatArray:
         """Effect at each place: type effects weighted by type probabilities.
@@ -356,8 +338,7 @@ class ImageClusterEffects(CausalEstimator):
         if self.sampler == "em":
             how = f"Penalised maximum likelihood; intervals from {self.draws} bootstrap samples."
             return [*notes, how]
-        return [*notes, f"Posterior of {self.chains} x {self.draws} draws; R-hat {self.rhat_:.3f}, "
-                f"effective size {self.ess_:.0f}."]  # fmt: skip
+        return [*notes, f"Posterior of {self.chains} x {self.draws} draws; {self.convergence_}."]
 
 
 def build_model(

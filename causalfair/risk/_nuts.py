@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from causalfair._core.compat import posterior_dataset
 from causalfair._core.parallel import inner_threads
 from causalfair._core.random import generator, int_seed
-from causalfair._core.sampling import Convergence, convergence, sample_nutpie
+from causalfair._core.sampling import sample_nutpie
 from causalfair._core.typing import FloatArray
 
-__all__ = ["ADVICE", "Posterior", "judge", "sample_posterior", "sentence"]
+__all__ = ["ADVICE", "Posterior", "sample_posterior"]
 
 ADVICE = (
     "Raise tune and draws, or target_accept where there are divergences; a weakly identified model "
@@ -103,22 +102,3 @@ def sample_posterior(
             model, draws=draws, tune=tune, chains=chains, seed=int_seed(seed, 0) % 2**31,
             target_accept=target_accept, low_rank=True,
         )  # fmt: skip
-
-
-def judge(trace: Any, names: Sequence[str]) -> Convergence:
-    """Convergence of the named quantities, element by element."""
-    dataset = posterior_dataset(trace)
-    draws: dict[str, FloatArray] = {}
-    for name in names:
-        values = np.asarray(dataset[name])
-        flat = values.reshape(*values.shape[:2], -1)
-        draws |= {f"{name}[{j}]": flat[:, :, j] for j in range(flat.shape[2])}
-    return convergence(draws, trace)
-
-
-def sentence(found: Convergence) -> str:
-    """Convergence in one line, for summaries."""
-    return (
-        f"R-hat {found.rhat:.3f}, bulk ESS {found.ess_bulk:.0f}, tail ESS {found.ess_tail:.0f}, "
-        f"{found.divergences} divergence(s)"
-    )

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from causalfair._core.base import CausalEstimator
 from causalfair._core.compat import Interval, StrOptions, posterior_dataset
 from causalfair._core.random import root_seed
-from causalfair._core.sampling import Convergence
+from causalfair._core.sampling import Convergence, judge
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_level
 from causalfair.exceptions import ParameterError
@@ -22,7 +22,7 @@ from causalfair.inference.estimates import numerical_jacobian
 from causalfair.reporting import Table
 from causalfair.risk._data import SelectiveRows, read_rows
 from causalfair.risk._design import fit_design
-from causalfair.risk._nuts import ADVICE, Posterior, judge, sample_posterior, sentence
+from causalfair.risk._nuts import ADVICE, Posterior, sample_posterior
 from causalfair.risk._selection_base import (
     STRAINED,
     Conflict,
@@ -317,7 +317,7 @@ class SelectionEstimator(CausalEstimator):
         if self.conflict_ is not None:
             notes.append(self.conflict_.sentence())
         if self._health is not None:
-            notes.append(f"Sampler: {sentence(self._health)}.")
+            notes.append(f"Sampler: {self._health}.")
         return notes
 
     def check(self) -> Table:
@@ -336,7 +336,7 @@ class SelectionEstimator(CausalEstimator):
             rows.append(["condition of information", f"{self.condition_:.2g}", meaning])
         if self._health is not None:
             meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
-            rows.append(["sampler", sentence(self._health), meaning])
+            rows.append(["sampler", str(self._health), meaning])
         if self.conflict_ is not None:
             against = abs(self.conflict_.z) > 2
             meaning = "the data contradict the prevalence" if against else "no conflict"

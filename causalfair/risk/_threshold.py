@@ -14,13 +14,13 @@ from causalfair._core.compat import Interval, StrOptions, fit_context, posterior
 from causalfair._core.logging import warn
 from causalfair._core.random import generator, root_seed
 from causalfair._core.roles import resolve_roles
-from causalfair._core.sampling import Convergence
+from causalfair._core.sampling import Convergence, judge
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import ParameterError, WeakIdentificationWarning
 from causalfair.inference import DrawEstimates
 from causalfair.inference.estimates import Estimates
 from causalfair.reporting import Table, estimates_table
-from causalfair.risk._nuts import ADVICE, Posterior, judge, sample_posterior, sentence
+from causalfair.risk._nuts import ADVICE, Posterior, sample_posterior
 from causalfair.risk._outcome_test import benchmark_rates, outcome_rates, read_cells, shuffled_cells
 from causalfair.risk._threshold_model import (
     ThresholdModel,
@@ -385,7 +385,7 @@ class ThresholdTest(CausalEstimator):
             ["hit rate, RMSE of the fit", f"{hit:.2g}", f"chance alone gives about {noise:.2g}"],
         ]
         meaning = "converged" if self._health.ok else "did not converge: do not use the draws"
-        rows.append(["sampler", sentence(self._health), meaning])
+        rows.append(["sampler", str(self._health), meaning])
         rows.append(
             ["prior", "in conflict" if self._surprise else "agrees", " ".join(self._surprise)]
         )
@@ -413,7 +413,7 @@ class ThresholdTest(CausalEstimator):
             "Hit rates do not tell discrimination: they average over everybody searched, not over "
             "those at the threshold (infra-marginality)."
         ]
-        notes.append(f"Sampler: {sentence(self._health)}.")
+        notes.append(f"Sampler: {self._health}.")
         return notes
 
 

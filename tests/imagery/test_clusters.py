@@ -172,4 +172,4 @@ def test_posterior_agrees_with_the_truth(places):
     for k, effect in enumerate(truth["effects"]):
         assert ends[k, 0] < effect < ends[k, 1]
     assert ends[-1, 0] < truth["ate"] < ends[-1, 1]
-    assert model.rhat_ < 1.02
+    assert model.convergence_.rhat < 1.02
