@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from causalfair.risk._model import Problem
 
 STARTS = (0.3, 1.5, 4.0)
-STEP = 1e-4
+STEP, SIGMA_STEP = 1e-4, 0.1
 GRADIENT_TOLERANCE = 1e-3
 HUGE = 1e12
 SPREAD_OF_SIGMA = 1.5
@@ -46,13 +46,21 @@ class Mode:
     factor: FloatArray
 
 
-def hessian(fn: Callable[[FloatArray], tuple[float, FloatArray]], theta: FloatArray) -> FloatArray:
-    """Central differences of the analytic gradient, symmetrised."""
+def hessian(
+    fn: Callable[[FloatArray], tuple[float, FloatArray]],
+    theta: FloatArray,
+    sigma_position: int | None = None,
+) -> FloatArray:
+    """Central differences of the analytic gradient, symmetrised.
+
+    The prior of the intercept has a small kink at sigma = 0, so along that coordinate a wide step
+    is taken: the curvature wanted is that of the posterior, not of its tip.
+    """
     k = len(theta)
     out = np.empty((k, k))
     for j in range(k):
         step = np.zeros(k)
-        step[j] = STEP * max(1.0, abs(theta[j]))
+        step[j] = SIGMA_STEP if j == sigma_position else STEP * max(1.0, abs(theta[j]))
         out[j] = (fn(theta + step)[1] - fn(theta - step)[1]) / (2 * step[j])
     return (out + out.T) / 2
 
@@ -123,7 +131,10 @@ def find_mode(problem: Problem, *, owner: str) -> Mode:
     theta, value = best
     gradient = np.abs(current.value_and_gradient(theta)[1]).max()
     scale = max(1.0, abs(value)) * GRADIENT_TOLERANCE
-    curvature = -hessian(current.value_and_gradient, theta)
+    position = current.n_features + len(current.arrays["link"])
+    curvature = -hessian(
+        current.value_and_gradient, theta, position if current.law.sigma is None else None
+    )
     lowest = float(np.linalg.eigvalsh(curvature)[0])
     if gradient > scale or lowest <= 0:
         raise ConvergenceError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from causalfair.risk._mode import Mode
     from causalfair.risk._model import Problem
 
-STEP_SHARE, STEP_GROWTH, MAX_STEPS, LOG_DROP = 0.4, 1.15, 25, 8.0
+STEP_SHARE, MIN_STEP, MAX_STEP, STEP_GROWTH, MAX_STEPS, LOG_DROP = 0.4, 0.15, 0.5, 1.1, 40, 8.0
 NEWTON_STEPS, NEWTON_TOLERANCE = 15, 1e-4
 FINE = 1001
 T_DF = 6.0
@@ -135,7 +135,8 @@ def follow(mode: Mode, rest: IntArray, position: int) -> Path:
     start = _conditional(mode.problem, centre, rest)
     points = [start]
     for direction in (-1.0, 1.0):
-        here, step = start, STEP_SHARE * float(np.sqrt(mode.covariance[position, position]))
+        spread = STEP_SHARE * float(np.sqrt(mode.covariance[position, position]))
+        here, step = start, min(max(spread, MIN_STEP), MAX_STEP)
         for _ in range(MAX_STEPS):
             theta = here.theta.copy()
             theta[position] = max(theta[position] + direction * step, 0.0)

@@ -98,8 +98,9 @@ def test_nuts_and_the_quick_path_draw_the_same_posterior(quick, sampled):
     spread = right.std_error
     moving = spread > 0
     gap = np.abs(left.estimate - right.estimate)[moving] / spread[moving]
-    # Four Monte-Carlo errors of the slower of the two.
-    assert gap.max() < 4 / np.sqrt(sampled.convergence_.ess_bulk)
+    # Four Monte-Carlo errors: of the chains, and of 1,000 draws resampled from about 1,500.
+    error = np.sqrt(1 / sampled.convergence_.ess_bulk + 1 / 1000 + 1 / 1500)
+    assert gap.max() < 4 * error
     np.testing.assert_allclose(left.std_error[moving] / spread[moving], 1, atol=0.15)
 
 
