@@ -22,7 +22,7 @@ counties.head()
 # the code for all is the same.
 chosen = counties[counties["state"].isin(["CT", "IL", "RI"])]
 
-test = ThresholdTest(draws=700, tune=400, chains=2, random_state=0).fit(
+test = ThresholdTest(draws=600, tune=500, chains=2, target_accept=0.92, random_state=0).fit(
     chosen,
     "hits",
     searches="searches",
