@@ -53,9 +53,8 @@ autodoc_default_options = {
     "get_metadata_routing, get_params, set_params, set_output",
 }
 toc_object_entries_show_parents = "hide"
-# References at the end of a docstring need not be numbered in its text, and a page may end in a
-# list of its own although the references page has them all.
-suppress_warnings = ["ref.citation", "bibtex.duplicate_label", "bibtex.duplicate_citation"]
+# References at the end of a docstring need not be numbered in its text.
+suppress_warnings = ["ref.citation"]
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 python_use_unqualified_type_names = True

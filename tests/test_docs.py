@@ -82,3 +82,8 @@ def test_every_folder_of_examples_has_a_header():
     folders = {path.parent for path in (ROOT / "examples").rglob("plot_*.py")}
     missing = [folder for folder in folders if not (folder / "GALLERY_HEADER.rst").exists()]
     assert not missing, "sphinx-gallery leaves out folders without GALLERY_HEADER.rst"
+
+
+def test_references_are_listed_on_one_page_only():
+    listing = [path.name for path in PAGES if ".. bibliography::" in path.read_text("utf-8")]
+    assert listing == ["references.rst"], "a key in two lists cannot be linked to"

@@ -20,6 +20,7 @@ _process_wide: dict[str, Any] = {}
 _block: ContextVar[MappingProxyType[str, Any] | None] = ContextVar(
     "causalfair_options", default=None
 )
+_NOTHING: MappingProxyType[str, Any] = MappingProxyType({})
 
 
 def _check(name: str, value: Any) -> None:
@@ -96,7 +97,7 @@ def get_option(name: str) -> Any:
     1
     """
     _check(name, _DEFAULTS.get(name))
-    return {**_DEFAULTS, **_process_wide, **(_block.get() or {})}[name]
+    return {**_DEFAULTS, **_process_wide, **(_block.get() or _NOTHING)}[name]
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def option_context(**options: Any) -> Iterator[None]:
     """
     for name, value in options.items():
         _check(name, value)
-    token = _block.set(MappingProxyType({**(_block.get() or {}), **options}))
+    token = _block.set(MappingProxyType({**(_block.get() or _NOTHING), **options}))
     try:
         yield
     finally:

@@ -124,7 +124,7 @@ METHODS: dict[str, Method] = {
     "sparse_validate": Method(
         lambda n, k, b, s: (description.sparse_validate_radius(n, k, s.budget, b), None),
         "simultaneous",
-        "few checks fail (plus tau)",
+        "few fail (plus tau)",
     ),
     "winner_only": Method(_winner, "simultaneous", "only winners revealed"),
     "multiplicative_weights": Method(_weights, "simultaneous", "finite universe of cells"),

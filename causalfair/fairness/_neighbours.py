@@ -64,7 +64,7 @@ def nearest_neighbour_proxies(
     proxy : (n,) int array
         Levels of the proxy.
     metric : {"euclidean", "cosine"}
-        Name of a metric, as in :meth:`disparity`.
+        Name of a metric, as in ``disparity``.
     sensitive_features : (n,) int array, optional
         Audited group, -1 for unknown: used only to report the clusterability.
 
@@ -149,7 +149,7 @@ def neighbour_fairness(
     n_groups : int, default 2
         Number of groups K.
     metric : {"euclidean", "cosine"}
-        Name of a metric, as in :meth:`disparity`.
+        Name of a metric, as in ``disparity``.
     n_bootstrap : int, default 200
         Rows are resampled with their neighbours carried along.
     random_state : int, SeedSequence, Generator, RandomState or None

@@ -73,7 +73,7 @@ class RankingValidation:
                 "estimate": [e.estimate[0] for e in first],
                 "std_error": [e.std_error[0] for e in first],
                 "statistic": [r.ratio[0] for r in self.rates_],
-                "p_value": [e.p_value()[0] for e in first],
+                "p_value": [r.p_value[0] for r in self.rates_],
             }
         )
 
@@ -203,7 +203,8 @@ def validate_ranking(
     Notes
     -----
     Under no heterogeneity the sequential statistic, the sum of the K - 1 ratios over the root of
-    K - 1, is a sum of martingale differences and standard normal in large samples. Its scores come
+    K - 1, is a sum of martingale differences and standard normal in large samples. Folds in which
+    the model ranks nobody above another hold no evidence and are not counted. Its scores come
     from one model fitted to all rows, which is allowed since only the ranking must not have seen
     them; the other schemes score with a model of the evaluation half.
 
@@ -327,7 +328,9 @@ def _sequential(work: _Work, n_folds: int) -> RankingValidation:
         rates.append(work.rate(work.fitted(train, 0, 2, fold), scores[test], test, fold))
         n_train.append(train.size)
         n_test.append(test.size)
-    statistic = float(sum(r.ratio[0] for r in rates) / np.sqrt(n_folds - 1))
+    # A ranking without differences is no evidence: its ratio is zero, and it does not count.
+    ranked = sum(r.estimates_.std_error[0] > 0 for r in rates)
+    statistic = float(sum(r.ratio[0] for r in rates) / np.sqrt(max(ranked, 1)))
     test_ = HypothesisTest(
         "sequential RATE", NULL, statistic, float(2 * ndtr(-abs(statistic))), None, "normal"
     )

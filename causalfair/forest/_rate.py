@@ -61,15 +61,19 @@ class RATE:
 
     @property
     def ratio(self) -> FloatArray:
-        """Estimates over standard errors."""
-        return self.estimates_.statistic()
+        """Estimates over standard errors; 0 where nobody is ranked above another."""
+        return np.where(self._flat, 0.0, self.estimates_.statistic())
+
+    @property
+    def _flat(self) -> NDArray[np.bool_]:
+        return np.asarray((self.estimates_.estimate == 0) & (self.estimates_.std_error == 0))
 
     @property
     def p_value(self) -> FloatArray:
         """Two-sided p-values, or one-sided where priorities are out of bag."""
         if self.priority_from == "out_of_bag":
             return np.asarray(ndtr(-self.ratio))
-        return self.estimates_.p_value()
+        return np.where(self._flat, 1.0, self.estimates_.p_value())
 
     def conf_int(self, level: float = 0.95) -> FloatArray:
         """Confidence intervals of the terms.

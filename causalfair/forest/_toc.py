@@ -31,6 +31,7 @@ def _identity(q: FloatArray) -> FloatArray:
     return q
 
 
+ROUNDING = 1e-12  # of the largest priority: sums in another order differ by this much
 RANK_WEIGHTS: dict[str, RankWeight] = {"autoc": _ones, "qini": _identity}
 
 
@@ -60,6 +61,11 @@ class Ranking:
         """Whether some priorities are equal."""
         return bool(self.tie[-1] + 1 < self.tie.size)
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether all priorities are equal, so that nobody is ranked above another."""
+        return bool(self.tie[-1] == 0)
+
     def smoothed(self, keep: Any = slice(None)) -> tuple[FloatArray, FloatArray]:
         """Scores, replaced by their weighted mean within ties, and weights of the kept units."""
         score, weight, tie = self.score[keep], self.weight[keep], self.tie[keep]
@@ -73,12 +79,15 @@ class Ranking:
 def rank_units(priority: FloatArray, score: FloatArray, weight: FloatArray) -> Ranking:
     """Sort by priority, highest first; equal priorities in the order of the data."""
     order = np.argsort(-priority, kind="stable")
-    tie = np.cumsum(np.diff(priority[order], prepend=priority[order[0]]) != 0)
+    step = np.diff(priority[order], prepend=priority[order[0]])
+    tie = np.cumsum(step < -ROUNDING * np.abs(priority).max())
     return Ranking(score[order], weight[order], tie.astype(np.intp), order)
 
 
 def rate(ranking: Ranking, rank_weight: RankWeight, keep: Any = slice(None)) -> float:
     """Sum over units of ``alpha(q) w TOC(q)``, eq. (2.3) of Yadlowsky et al. at unit ends."""
+    if ranking.is_flat:
+        return 0.0
     score, weight = ranking.smoothed(keep)
     treated = np.cumsum(weight)
     total = treated[-1]
@@ -93,6 +102,8 @@ def toc_at(ranking: Ranking, q: FloatArray, keep: Any = slice(None)) -> tuple[Fl
     treated = np.concatenate([[0.0], np.cumsum(weight)])
     gained = np.concatenate([[0.0], np.cumsum(weight * score)])
     average = gained[-1] / treated[-1]
+    if ranking.is_flat:
+        return np.zeros(q.size), float(average)
     reach = q * treated[-1]
     return np.interp(reach, treated, gained) / reach - average, float(average)
 

@@ -128,6 +128,8 @@ class ImageClusterEffects(CausalEstimator):
         "n_jobs": [Integral, None],
     }
 
+    posterior_: Any
+
     def __init__(
         self,
         n_types: int | str = 2,

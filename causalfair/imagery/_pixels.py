@@ -11,7 +11,7 @@ from causalfair._core.logging import warn
 from causalfair._core.typing import IntArray
 from causalfair.exceptions import CausalFairWarning, DataError
 
-__all__ = ["block_mean", "contiguous_runs", "default_scale", "named_dimensions"]
+__all__ = ["as_index", "block_mean", "contiguous_runs", "default_scale", "named_dimensions"]
 
 ALIASES = {
     "time": ("time", "t", "date", "frame"),
@@ -79,6 +79,12 @@ def contiguous_runs(positions: IntArray) -> Iterator[tuple[int, int]]:
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
     for run in np.split(positions, breaks):
         yield int(run[0]), int(run[-1]) + 1
+
+
+def as_index(positions: IntArray) -> Any:
+    """A slice where positions are consecutive, else the positions."""
+    runs = list(contiguous_runs(positions))
+    return slice(*runs[0]) if len(runs) == 1 else positions
 
 
 def block_mean(pixels: Any, valid: Any, factor: int) -> tuple[Any, Any]:

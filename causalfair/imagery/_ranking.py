@@ -23,7 +23,6 @@ SCHEMES = {
     "oob": "out-of-sample effects of the model that made the scores: a heuristic, one-sided",
 }
 LEAST_CLUSTERS = 10
-FLAT = 1e-9  # of the spread of the scores
 
 
 @dataclass(frozen=True)
@@ -206,26 +205,11 @@ def evaluate_priorities(
             n_bootstrap=n_bootstrap,
             random_state=child_seed(seed, int(fold)),
         )
-        value, vcov = _without_flat(got.estimates_, np.asarray(scores)[rows].std())
-        values.append(value)
-        covariances.append(vcov)
+        values.append(got.estimates_.estimate)
+        covariances.append(got.estimates_.vcov)
         curves.append(got.toc_)
         names = got.estimates_.names
     return combine_folds(np.array(values), np.array(covariances), names), _mean_curve(curves)
-
-
-def _without_flat(estimates: Any, scale: float) -> tuple[FloatArray, FloatArray]:
-    """Estimates and covariance, exactly zero where a ranking has no differences.
-
-    All priorities equal give RATE zero; computed, it is a rounding error with a standard error of
-    the same size, and a ratio without meaning.
-    """
-    value, vcov = np.array(estimates.estimate), np.array(estimates.vcov)
-    flat = np.sqrt(np.diagonal(vcov)) <= FLAT * scale
-    value[flat] = 0.0
-    vcov[flat] = 0.0
-    vcov[:, flat] = 0.0
-    return value, vcov
 
 
 def ratios(estimates: Any) -> FloatArray:

@@ -15,7 +15,13 @@ from causalfair._core.typing import BoolArray, FloatArray, IntArray
 from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
 from causalfair.imagery._checks import check_bands, check_coords, check_dimensions, check_units
 from causalfair.imagery._dates import check_baseline, leaking_frames, years_of
-from causalfair.imagery._pixels import block_mean, contiguous_runs, default_scale, named_dimensions
+from causalfair.imagery._pixels import (
+    as_index,
+    block_mean,
+    contiguous_runs,
+    default_scale,
+    named_dimensions,
+)
 
 __all__ = ["Block", "ImageSequence", "as_sequence"]
 
@@ -340,18 +346,16 @@ class ImageSequence:
 
     def _lazy_pixels(self) -> Any:
         """The images of this view as a lazy array."""
-        return self._images[_as_index(self._index)]
+        return self._images[as_index(self._index)]
 
     def _lazy_mask(self) -> Any:
         """The mask of this view, lazy where it is lazy."""
-        if self._mask is None or not hasattr(self._mask, "dask"):
+        if self._mask is None:
+            return None
+        if not hasattr(self._mask, "dask"):
             runs = contiguous_runs(self._index)
-            return (
-                None
-                if self._mask is None
-                else np.concatenate([np.asarray(self._mask[a:b]) for a, b in runs])
-            )
-        return self._mask[_as_index(self._index)]
+            return np.concatenate([np.asarray(self._mask[a:b]) for a, b in runs])
+        return self._mask[as_index(self._index)]
 
     def _without_pixels(self) -> ImageSequence:
         """Everything but the pixels, for sending to a worker."""
@@ -570,12 +574,6 @@ class ImageSequence:
 
         chips: ImageSequence = sequence_from_geotiffs(paths, **options)
         return chips
-
-
-def _as_index(positions: IntArray) -> Any:
-    """A slice where positions are consecutive, else the positions."""
-    runs = list(contiguous_runs(positions))
-    return slice(*runs[0]) if len(runs) == 1 else positions
 
 
 def warn_of_nan(n_nan: int, sequence: ImageSequence) -> None:

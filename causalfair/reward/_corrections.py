@@ -143,7 +143,7 @@ def random_effects(
     >>> group = np.repeat(np.arange(50), 4)
     >>> level = np.random.default_rng(0).normal(size=50)[group]
     >>> x = np.random.default_rng(1).normal(size=200) + level
-    >>> found = random_effects(x, x + 2 * level, group)
+    >>> found = random_effects(x, x + 2 * level, group, sigma2=1.0, tau2=4.0)
     >>> round(found.within, 6), found.random > 1.01
     (1.0, True)
     """

@@ -541,7 +541,8 @@ class DeconfoundedReward(RewardEvidence, CausalEstimator):
         return state
 
     def _cite_extra(self) -> tuple[str, ...]:
-        return (*_METHOD_CITATIONS.get(self.method, ()), "gaure2013ols")
+        used = _METHOD_CITATIONS.get(self.method, ())
+        return (*used, "gaure2013ols", "cinelli2020making", "mundlak1978pooling")
 
     def _summary_header(self) -> list[tuple[str, str]]:
         pairs = super()._summary_header()

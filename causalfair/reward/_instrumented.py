@@ -181,7 +181,7 @@ class InstrumentedReward(DeconfoundedReward):
     Parameters
     ----------
     learner, method, features, penalty, n_folds, n_repeats, numeric_basis, outcome, trust, \
-n_refits, post_treatment, solver, random_state
+n_refits, post_treatment, solver, random_state : object
         As for :class:`DeconfoundedReward`; the learner is ``"ridge"``.
 
     Attributes
@@ -238,12 +238,14 @@ n_refits, post_treatment, solver, random_state
 
         Parameters
         ----------
-        X, y, text, embedding, categorical, numeric, time, cluster, sample_weight
+        X, y : table and outcome
             As for :meth:`DeconfoundedReward.fit`.
         endogenous : list of str, mapping or arrays
             Circumstances that are confounded themselves.
         instruments : list of str, mapping or arrays
             At least as many columns that move the outcome only through them.
+        text, embedding, categorical, numeric, time, cluster, sample_weight : names or arrays
+            As for :meth:`DeconfoundedReward.fit`.
 
         Returns
         -------
@@ -283,7 +285,7 @@ n_refits, post_treatment, solver, random_state
         self.mean_, self.reference_outcome_ = problem.mean, problem.y_mean
         taken = np.column_stack(list(moved.values())) @ fit.gamma
         problem.y = problem.y - (taken - taken.mean())
-        for stale in ("y", "parts"):
+        for stale in ("y", "parts", "gram"):
             problem._cache.pop(stale, None)
         self._fit_learner(problem)
         self._describe(data, problem)
@@ -381,7 +383,7 @@ class ProximalReward(InstrumentedReward):
     Parameters
     ----------
     learner, method, features, penalty, n_folds, n_repeats, numeric_basis, outcome, trust, \
-n_refits, post_treatment, solver, random_state
+n_refits, post_treatment, solver, random_state : object
         As for :class:`DeconfoundedReward`; the learner is ``"ridge"``.
 
     References
@@ -429,10 +431,12 @@ n_refits, post_treatment, solver, random_state
 
         Parameters
         ----------
-        X, y, text, embedding, categorical, numeric, time, cluster, sample_weight
+        X, y : table and outcome
             As for :meth:`DeconfoundedReward.fit`.
         outcome_proxy, text_proxy : str, list of str, mapping or arrays
             The two sides' proxies; at least as many on the text's side.
+        text, embedding, categorical, numeric, time, cluster, sample_weight : names or arrays
+            As for :meth:`DeconfoundedReward.fit`.
 
         Returns
         -------

@@ -66,13 +66,13 @@ print(table.T.to_string())
 # %%
 # .. code-block:: text
 #
-#                    randomised       raw log popularity held fixed
-#    question mark -0.10 ± 0.03  +0.02 ± 0.09          -0.11 ± 0.06
-#    digit         +0.08 ± 0.04  +0.22 ± 0.08          +0.08 ± 0.05
-#    you           +0.01 ± 0.03  +0.10 ± 0.07          -0.02 ± 0.05
-#    this          +0.06 ± 0.04  +0.28 ± 0.07          +0.05 ± 0.05
-#    quotation     -0.01 ± 0.03  +0.16 ± 0.06          -0.04 ± 0.04
-#    she or he     +0.11 ± 0.05  +0.32 ± 0.07          +0.07 ± 0.05
+#                     randomised       raw log popularity held fixed
+#    question mark  -0.10 ± 0.03  +0.02 ± 0.09          -0.11 ± 0.06
+#    digit          +0.08 ± 0.05  +0.22 ± 0.07          +0.08 ± 0.05
+#    you            +0.01 ± 0.03  +0.10 ± 0.07          -0.02 ± 0.05
+#    this           +0.06 ± 0.03  +0.28 ± 0.07          +0.04 ± 0.05
+#    quotation      -0.01 ± 0.03  +0.16 ± 0.06          -0.04 ± 0.04
+#    she or he      +0.11 ± 0.04  +0.33 ± 0.07          +0.07 ± 0.05
 #
 # Readers click less on questions. The raw log says the opposite, because questions were logged
 # where the story sold itself.

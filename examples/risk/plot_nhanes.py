@@ -81,7 +81,7 @@ ax.set_yticks(range(len(methods)), methods["method"])
 ax.invert_yaxis()
 ax.set_xlabel("share of the untested with raised HbA1c")
 ax.spines[["top", "right"]].set_visible(False)
-ax.legend(frameon=False, loc="lower right")
+ax.legend(frameon=False, loc="lower left")
 
 # %%
 # What would change the conclusion

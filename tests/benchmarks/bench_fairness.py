@@ -17,6 +17,16 @@ from causalfair.fairness._outcome_em import fit_categorical
 from causalfair.fairness._simulate import _DESIGNS, population_tensor
 
 
+def processor_seconds(fn, rounds: int = 5) -> float:
+    """Least processor time of a call, all threads together: wall time depends on the neighbours."""
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        fn()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
 def rows(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     frame = make_weak_proxies(n, random_state=0)[0]
     X = np.ascontiguousarray(frame[["proxy_1", "proxy_2", "proxy_3"]])
@@ -33,28 +43,30 @@ def test_counting_ten_million_rows(benchmark):
     X, y_pred, y_true = (np.concatenate([part] * 10) for part in (X, y_pred, y_true))
     count_tensor(X[:10], y_pred[:10], y_true[:10])
     benchmark.pedantic(count_tensor, args=(X, y_pred, y_true), rounds=3, iterations=1)
-    assert benchmark.stats["min"] < 1.0
+    seconds = processor_seconds(lambda: count_tensor(X, y_pred, y_true), 3)
+    benchmark.extra_info["processor seconds"] = seconds
+    assert seconds < 1.0
 
 
 def test_joint_fit_does_not_depend_on_rows(benchmark):
-    def seconds(n: int) -> float:
-        N = counts(n)
-        ProxyFairness.from_counts(N, random_state=0)
-        start = time.perf_counter()
-        ProxyFairness.from_counts(N, random_state=0)
-        return time.perf_counter() - start
+    small, large = (counts(n) for n in (10_000, 100_000_000))
 
-    small = min(seconds(10_000) for _ in range(3))
-    large = benchmark.pedantic(lambda: seconds(100_000_000), rounds=3, iterations=1)
-    benchmark.extra_info["ratio, ten thousand times the rows"] = large / small
-    assert large < 5 * small + 0.05
+    def fit(N: np.ndarray) -> ProxyFairness:
+        return ProxyFairness.from_counts(N, random_state=0)
+
+    benchmark.pedantic(fit, args=(large,), rounds=3, iterations=1)
+    ratio = processor_seconds(lambda: fit(large)) / processor_seconds(lambda: fit(small))
+    benchmark.extra_info["ratio, ten thousand times the rows"] = ratio
+    assert ratio < 3
 
 
 def test_thousand_bootstrap_replicates(benchmark):
     audit = ProxyFairness.from_counts(counts(), random_state=0)
     audit.bootstrap(10)
     benchmark.pedantic(audit.bootstrap, args=(1000,), rounds=3, iterations=1)
-    assert benchmark.stats["min"] < 1.0
+    seconds = processor_seconds(lambda: audit.bootstrap(1000), 3)
+    benchmark.extra_info["processor seconds"] = seconds
+    assert seconds < 1.0
 
 
 def test_outcome_em(benchmark):
@@ -71,17 +83,22 @@ def test_outcome_em(benchmark):
 
     assert fit().converged
     benchmark.pedantic(fit, rounds=3, iterations=1)
-    assert benchmark.stats["min"] < 1.0
+    seconds = processor_seconds(fit, 3)
+    benchmark.extra_info["processor seconds"] = seconds
+    assert seconds < 1.0
 
 
 def test_against_a_latent_class_package(benchmark):
-    """Same model, same likelihood, at n = 100,000: ours against stepmix."""
+    """Same model, same likelihood, at n = 100,000: ours against stepmix, in processor seconds.
+
+    Both run on one core; wall time would depend on what else the machine does.
+    """
     stepmix = pytest.importorskip("stepmix").StepMix
     X, y_pred, y_true = rows(100_000)
     table = np.column_stack([X, 2 * y_pred + y_true])
     ProxyFairness(random_state=0).fit(X, y_pred, y_true=y_true)
 
-    start = time.perf_counter()
+    start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peer = stepmix(
@@ -96,18 +113,18 @@ def test_against_a_latent_class_package(benchmark):
             verbose=0,
         ).fit(table)
         loglik = float(peer.score(table)) * len(table)
-    peer_seconds = time.perf_counter() - start
+    peer_seconds = time.process_time() - start
 
     def ours():
         return ProxyFairness(random_state=0).fit(X, y_pred, y_true=y_true)
 
     fitted = benchmark.pedantic(ours, rounds=3, iterations=1)
     benchmark.extra_info["peer seconds"] = peer_seconds
-    benchmark.extra_info["ratio"] = peer_seconds / benchmark.stats["min"]
+    ratio = peer_seconds / processor_seconds(ours)
+    benchmark.extra_info["ratio"] = ratio
+    assert ratio > 1000
     benchmark.extra_info["log-likelihood, ours minus peer"] = fitted.loglik_ - loglik
     assert fitted.loglik_ >= loglik - 1e-5 * len(table)
     N = count_tensor(X, y_pred, y_true)
-    start = time.perf_counter()
-    ProxyFairness.from_counts(N, random_state=0)
-    from_counts = time.perf_counter() - start
+    from_counts = processor_seconds(lambda: ProxyFairness.from_counts(N, random_state=0))
     benchmark.extra_info["ratio, after counting"] = peer_seconds / from_counts

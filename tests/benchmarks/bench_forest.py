@@ -96,6 +96,7 @@ def statspai_forest(X, y, w, truth) -> Callable:
 PEERS = {"econml": (econml_forest, 10.0), "statspai": (statspai_forest, 3.0)}
 
 
+@pytest.mark.filterwarnings("default")  # what peers warn about as they import and compile
 @pytest.mark.parametrize("setup", ["B", "D"])
 @pytest.mark.parametrize("peer", PEERS)
 def test_race(benchmark, peer, setup):

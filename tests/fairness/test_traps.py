@@ -419,7 +419,7 @@ class TestScores:
 
         means, auc = both(np.arange(len(people)), unit)
         draws = []
-        for _ in range(40):
+        for _ in range(25):
             rows = rng.integers(3000, size=3000)
             if clustered:
                 rows = np.column_stack([2 * rows, 2 * rows + 1]).ravel()

@@ -9,9 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from naive import forest as naive
+from sklearn.dummy import DummyRegressor
 
+from causalfair.datasets import make_heterogeneous_effects
 from causalfair.exceptions import DataError, ParameterError
-from causalfair.forest import CausalForest, rank_average_treatment_effect
+from causalfair.forest import (
+    CausalForest,
+    SLearner,
+    rank_average_treatment_effect,
+    validate_ranking,
+)
 from causalfair.forest._toc import rank_units, rate, rate_influence
 
 mpl.use("Agg")
@@ -238,3 +245,38 @@ def test_bad_input(change, error, match):
         rank_average_treatment_effect(
             arguments.pop("priority"), arguments.pop("scores"), **arguments
         )
+
+
+@pytest.mark.parametrize("method", ["autoc", "qini"])
+def test_ranking_nobody_above_another_is_exactly_no_evidence(method):
+    """Equal priorities, and priorities that differ by rounding only."""
+    scores = np.random.default_rng(0).normal(size=60)
+    rounding = 0.3 * (1 + np.random.default_rng(1).integers(-2, 3, 60) * np.finfo(float).eps)
+    got = rank_average_treatment_effect(
+        {"constant": np.full(60, 7.0), "rounding": rounding, "ranked": scores},
+        scores, method=method, random_state=0,
+    )  # fmt: skip
+    assert got.estimates_.estimate[:2].tolist() == [0, 0]
+    assert got.estimates_.std_error[:2].tolist() == [0, 0]
+    assert got.ratio[:2].tolist() == [0, 0]
+    assert got.p_value[:2].tolist() == [1, 1]
+    assert got.p_value[2] < 0.001
+    curve = got.toc_[got.toc_["priority"] == "constant"]
+    assert (curve["estimate"] == 0).all()
+
+
+def test_flat_folds_do_not_count():
+    """A model that ranks nobody leaves a test of no use with p = 1."""
+    frame, _ = make_heterogeneous_effects(200, setup="B", random_state=0)
+    model = SLearner(DummyRegressor())
+    check = validate_ranking(
+        model,
+        frame,
+        "y",
+        treatment="treatment",
+        covariates="all",
+        nuisances={"propensity": 0.5},
+        random_state=0,
+    )
+    assert (check.test_.statistic, check.p_value) == (0, 1)
+    assert (check.to_frame()["p_value"] == 1).all()

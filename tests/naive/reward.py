@@ -191,3 +191,10 @@ def disagreement(obs, exp, X):
         d = (X[i] - X[j])[None]
         gaps.append(abs(two(obs, d)[0][0] - exp.win_probability(d)[0][0]))
     return float(np.mean(gaps))
+
+
+def schur(main, others, weights):
+    """Dense ``D'W(I - P)D`` with the projection on one factor taken out."""
+    P, D = dummies(main), np.hstack([dummies(f) for f in others])
+    W = np.diag(weights)
+    return D.T @ (W - W @ P @ np.linalg.inv(P.T @ W @ P) @ P.T @ W) @ D

@@ -191,7 +191,7 @@ def test_flexible_rewards_are_refused(two):
     from sklearn.linear_model import LinearRegression
 
     _, exp, _, _ = two
-    logs, _ = make_two_sources(400, random_state=0)
+    logs, _ = make_two_sources(3000, bias=0.0, random_state=0)
     tree = DeconfoundedReward(LinearRegression(), n_refits=2, n_folds=2).fit(
         logs, "y", embedding=NAMES, categorical=["topic"]
     )

@@ -331,7 +331,7 @@ def coverage(replications, n=400):
         f = rng.integers(0, 10, n)
         shared = rng.normal(size=n // 8)
         x = 0.3 * f + rng.normal(size=n) + shared[test]
-        y = 0.5 * x + f + shared[test] * rng.normal(size=n // 8)[test] + rng.normal(size=n)
+        y = 0.5 * x + f + rng.normal(size=n // 8)[test] + rng.normal(size=n)
         frame = pd.DataFrame({"x": x, "f": f, "y": y, "test": test})
         found = DeconfoundedReward(penalty=0.0).fit(
             frame, "y", embedding=["x"], categorical=["f"], cluster="test"

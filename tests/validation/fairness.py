@@ -210,7 +210,7 @@ def no_disparity_coverage(replications: int) -> Iterator[dict[str, Any]]:
 
 TABLES: dict[str, tuple[Callable[[int], Iterator[dict[str, Any]]], int, int]] = {
     "fairness_delta": (delta_coverage, 200, 30),
-    "fairness_small": (small_coverage, 500, 30),
+    "fairness_small": (small_coverage, 200, 30),
     "fairness_no_disparity": (no_disparity_coverage, 300, 30),
 }
 

@@ -46,12 +46,12 @@ def fit(make: Callable[..., Any], frame: pd.DataFrame, y: str, roles: dict[str, 
 
 
 def clustered(seed: Any, n: int = 800) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Fifty or a hundred tests whose rows share a shock that moves with the text."""
+    """A hundred tests whose rows share part of the text and part of the outcome."""
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     test, f = np.repeat(np.arange(n // 8), 8), rng.integers(0, 10, n)
     shared = rng.normal(size=n // 8)[test]
     x = 0.3 * f + rng.normal(size=n) + shared
-    y = 0.5 * x + f + shared * rng.normal(size=n // 8)[test] + rng.normal(size=n)
+    y = 0.5 * x + f + rng.normal(size=n // 8)[test] + rng.normal(size=n)
     return pd.DataFrame({"x": x, "f": f, "y": y, "test": test}), {"beta": 0.5}
 
 

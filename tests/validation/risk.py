@@ -18,14 +18,20 @@ from scipy import stats
 from scipy.special import expit
 
 from causalfair.datasets import make_selective_labels
-from causalfair.exceptions import CausalFairError, CausalFairWarning
+from causalfair.exceptions import CausalFairWarning, IdentificationError
 from causalfair.risk import DomainConstrainedRisk
+from causalfair.risk._constraints import read_expertise, read_prevalence
+from causalfair.risk._data import read_rows
+from causalfair.risk._design import fit_design
+from causalfair.risk._mode import find_mode
+from causalfair.risk._model import DEFAULT_PRIORS, Law, Layout, build_problem
+from causalfair.risk._nested import resampled_draws
 from causalfair.risk._simulate import row_probabilities
 
 FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
-N_CALIBRATION, DRAWS, SD = 400, 127, 0.03
+N_CALIBRATION, DRAWS, SD, SIGMA_SCALE = 300, 127, 0.03, 1.5
 BINS, LOW_P = 8, 1e-3
-N_WIDTHS = 5000
+N_WIDTHS = 2500
 TERMS = ("risk:intercept", "risk:x1", "risk:x2", "testing:intercept", "testing:x1", "sigma")
 
 
@@ -39,7 +45,7 @@ def one_rank(law: str, seed: int) -> np.ndarray | None:
     X = rng.normal(size=(N_CALIBRATION, 2))
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     beta, delta = rng.normal(0, 3, 3), rng.normal(0, 3, 2)
-    sigma = abs(rng.normal(0, 3))
+    sigma = abs(rng.normal(0, SIGMA_SCALE))
     z = rng.uniform(0, sigma, len(X)) if law == "uniform" else rng.normal(0, sigma, len(X))
     a, d = beta[0] + X @ beta[1:], delta[0] + X[:, 0] * delta[1]
     tested = rng.random(len(X)) < expit(a + z + d)
@@ -50,25 +56,32 @@ def one_rank(law: str, seed: int) -> np.ndarray | None:
     usable = 0.05 <= tested.mean() <= 0.95 and 0 < y[tested].mean() < 1 and 0 < prevalence < 1
     if not usable:
         return None
-    model = DomainConstrainedRisk(
-        law, prevalence=prevalence, prevalence_sd=SD, expertise=["x1"], sampler="laplace",
-        draws=DRAWS, random_state=seed,
-    )  # fmt: skip
+    rows = read_rows(frame, "y", tested="tested", covariates=["x1", "x2"], owner="calibration")
+    design = fit_design(rows.data, rows.weight, owner="calibration")
     try:
-        model.fit(frame, "y", tested="tested", covariates=["x1", "x2"])
-    except CausalFairError as error:
-        if "impossible" in str(error):
-            return None
-        raise
-    truth = np.array([*beta, *delta, sigma])
-    columns = [model.estimates_.names.index(name) for name in TERMS]
-    return np.asarray((model.estimates_.draws[:, columns] < truth).sum(axis=0))
+        known = read_prevalence(prevalence, SD, rows, owner="calibration")
+    except IdentificationError:
+        return None
+    layout = Layout(
+        design, read_expertise(["x1"], design.names, 3.0, owner="calibration"), "", (), "", ()
+    )
+    rule = Law(law, 1.0, None, np.empty(0), np.empty(0)).with_rule(2.0)
+    problem = build_problem(
+        rows, layout, rule, known, {**DEFAULT_PRIORS, "sigma": SIGMA_SCALE},
+        design.standardise(rows.data.matrix()),
+    )  # fmt: skip
+    mode = find_mode(problem, owner="calibration")
+    draws = mode.problem.natural(resampled_draws(mode, DRAWS, rng).draws)
+    drawn = np.column_stack([draws.beta, draws.delta, draws.sigma])
+    return np.asarray((drawn < np.array([*beta, *delta, sigma])).sum(axis=0))
 
 
-def calibration(runs: int, first: int) -> pd.DataFrame:
+def calibration(
+    runs: int, first: int, laws: tuple[str, ...] = ("uniform", "normal")
+) -> pd.DataFrame:
     """Uniformity of ranks by law and parameter."""
     lines = []
-    for law in ("uniform", "normal"):
+    for law in laws:
         ranks: list[np.ndarray] = []
         seed = first
         while len(ranks) < runs:
@@ -164,7 +177,7 @@ def main() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausalFairWarning)
         tables = {
-            "risk_constraints": widths(2 if quick else 12, first=1000 if quick else 0),
+            "risk_constraints": widths(1 if quick else 8, first=1000 if quick else 0),
             "risk_calibration": calibration(24 if quick else 200, first=5000 if quick else 0),
         }
     for name, table in tables.items():
