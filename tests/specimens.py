@@ -180,7 +180,7 @@ def risk_specimens() -> dict[str, Specimen]:
     quick = {"sampler": "laplace", "draws": 100, "random_state": 0}
     knowledge = {"prevalence": 0.4, "prevalence_sd": 0.05, "expertise": []}
     logit = LogisticRegression()
-    learned = {"tested_learner": logit, "outcome_learner": logit, "n_folds": 2}
+    learned = {"tested_learner": logit, "outcome_learner": logit, "n_folds": 2, "random_state": 0}
     few = {"priors": "weak", "draws": 20, "tune": 30, "chains": 2, "random_state": 0}
     counts = {name: name for name in ("searches", "stops", "group", "place")}
     known = {"prevalence": 0.4, "prevalence_sd": 0.05}
@@ -193,7 +193,12 @@ def risk_specimens() -> dict[str, Specimen]:
             risk.BivariateProbitSelection, selective, "y", roles, known
         ),
         "DecisionShiftEstimator": Specimen(
-            risk.DecisionShiftEstimator, selective, "y", roles, {**known, **learned}
+            risk.DecisionShiftEstimator,
+            selective,
+            "y",
+            roles,
+            {**known, **learned},
+            seed_matters=False,
         ),
         "ThresholdTest": Specimen(risk.ThresholdTest, searches, "hits", counts, few),
     }

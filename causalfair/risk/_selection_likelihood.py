@@ -94,8 +94,10 @@ class SelectionLikelihood(Protocol):
 
 
 def mills_ratio(x: FloatArray) -> FloatArray:
-    """phi(x) / Phi(x), without underflow."""
-    return np.asarray(np.exp(-0.5 * x * x - 0.5 * _LOG_2PI - log_ndtr(x)))
+    """phi(x) / Phi(x) without underflow, also where the difference of logs has no digits."""
+    near = np.maximum(x, -1e4)
+    ratio = np.exp(-0.5 * near * near - 0.5 * _LOG_2PI - log_ndtr(near))
+    return np.asarray(np.where(x < -1e4, ratio - x - 1e4, ratio))
 
 
 class HeckmanLikelihood:

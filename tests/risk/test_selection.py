@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from naive.risk_family import bivariate_cdf, heckman_loglik, probit_selection_loglik
@@ -33,6 +33,7 @@ from causalfair.risk._selection_likelihood import (
     ProbitLikelihood,
     SelectionRows,
     decision_form,
+    mills_ratio,
 )
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -203,6 +204,14 @@ def test_gradients(binary, ties):
     step = 1e-6 * np.eye(objective.n_free)
     numeric = [(objective.value(free + s)[0] - objective.value(free - s)[0]) / 2e-6 for s in step]
     np.testing.assert_allclose(gradient, numeric, atol=1e-6 * max(1.0, np.abs(numeric).max()))
+
+
+def test_the_mills_ratio_from_end_to_end():
+    x = np.array([-1e12, -2e4, -9999.0, -30.0, 0.0, 5.0])
+    found = mills_ratio(x)
+    np.testing.assert_allclose(found[:3], -x[:3], rtol=1e-7)
+    np.testing.assert_allclose(found[3:], np.exp(-0.5 * x[3:] ** 2 - log_ndtr(x[3:]))
+                               / np.sqrt(2 * np.pi), rtol=1e-12)  # fmt: skip
 
 
 # References ---------------------------------------------------------------------------------------
