@@ -173,7 +173,7 @@ def convergence(draws: Mapping[str, FloatArray], trace: Any) -> Convergence:
 def judge(trace: Any, names: Sequence[str]) -> Convergence:
     """Judge the named variables of a trace, element by element."""
     posterior = posterior_dataset(trace)
-    draws = {}
+    draws: dict[str, FloatArray] = {}
     for name in names:
         values = np.asarray(posterior[name])
         flat = values.reshape(*values.shape[:2], -1)

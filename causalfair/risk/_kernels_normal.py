@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -16,12 +17,12 @@ _TAIL = 1e-9
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _ndtr(x):
+def _ndtr(x: Any) -> Any:
     return 0.5 * math.erfc(-x / math.sqrt(2.0))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _log_ndtr(x):
+def _log_ndtr(x: Any) -> Any:
     """Log Phi(x), by the asymptotic series far out, where erfc would underflow."""
     if x > 5.0:
         return math.log1p(-_ndtr(-x))
@@ -36,7 +37,7 @@ def _log_ndtr(x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _moderate(h, k, rho):
+def _moderate(h: Any, k: Any, rho: Any) -> Any:
     """Plackett's identity in the angle: Phi(h) Phi(k) plus an integral over [0, asin rho]."""
     half = 0.5 * math.asin(rho)
     total = 0.0
@@ -48,7 +49,7 @@ def _moderate(h, k, rho):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _near_one(h, k, rho):
+def _near_one(h: Any, k: Any, rho: Any) -> Any:
     """Phi2 for rho close to 1: distance from the limit rho = 1, in x = sqrt(1 - r**2).
 
     The integrand exp(-(h-k)**2 / 2x**2) g(x) has g(x) = exp(-hk/2) (1 + c x**2 (1 + d x**2)) +
@@ -78,7 +79,7 @@ def _near_one(h, k, rho):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _phi2(h, k, rho):
+def _phi2(h: Any, k: Any, rho: Any) -> Any:
     if rho > 0.925:
         return max(_near_one(h, k, min(rho, 1.0)), 0.0)
     if rho < -0.925:
@@ -87,13 +88,13 @@ def _phi2(h, k, rho):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _log_integrand(w, h, k, rho, root):
+def _log_integrand(w: Any, h: Any, k: Any, rho: Any, root: Any) -> Any:
     u = h - w
     return -0.5 * u * u + _log_ndtr((k - rho * u) / root)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _log_tail(h, k, rho):
+def _log_tail(h: Any, k: Any, rho: Any) -> Any:
     """Log Phi2 with small relative error: the log-concave integral over w = h - u >= 0.
 
     Its logarithm curves down by at least one, so that the mass lies within 9 of the peak.
@@ -129,14 +130,14 @@ def _log_tail(h, k, rho):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def bivariate_cdf(h, k, rho, out):
+def bivariate_cdf(h: Any, k: Any, rho: Any, out: Any) -> Any:
     """Phi2(h, k; rho) of every element."""
     for i in range(h.size):
         out[i] = _phi2(h[i], k[i], rho[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def bivariate_log_cdf(h, k, rho, log_p, d_h, d_k, d_rho):
+def bivariate_log_cdf(h: Any, k: Any, rho: Any, log_p: Any, d_h: Any, d_k: Any, d_rho: Any) -> Any:
     """Log Phi2 and its derivatives in h, k and rho."""
     for i in range(h.size):
         x, y, r = h[i], k[i], rho[i]
@@ -162,24 +163,24 @@ _NODES24, _WEIGHTS24 = np.polynomial.legendre.leggauss(24)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _log_expit(x):
+def _log_expit(x: Any) -> Any:
     return -math.log1p(math.exp(-x)) if x > 0.0 else x - math.log1p(math.exp(x))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _log_add(x, y):
+def _log_add(x: Any, y: Any) -> Any:
     top = max(x, y)
     return top + math.log1p(math.exp(min(x, y) - top))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _ratio(x):
+def _ratio(x: Any) -> Any:
     """phi(x) / Phi(x)."""
     return math.exp(-0.5 * x * x - 0.5 * math.log(_TWO_PI) - _log_ndtr(x))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _digamma(x):
+def _digamma(x: Any) -> Any:
     total = 0.0
     while x < 8.0:
         total -= 1.0 / x
@@ -190,7 +191,7 @@ def _digamma(x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _discriminant(f, e, u, out):
+def _discriminant(f: Any, e: Any, u: Any, out: Any) -> Any:
     """Signals N(0, 1) of the innocent and N(exp e, 1) of the guilty; search above u."""
     delta = math.exp(e)
     log_phi, log_not = _log_expit(f), _log_expit(-f)
@@ -210,7 +211,7 @@ def _discriminant(f, e, u, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _tail_length(a, b, u, sign, drop):
+def _tail_length(a: Any, b: Any, u: Any, sign: Any, drop: Any) -> Any:
     """Distance from u over which the log density of the logit risk falls by ``drop``.
 
     The fall is convex in the distance, so that Newton's steps from above do not overshoot.
@@ -231,7 +232,7 @@ def _tail_length(a, b, u, sign, drop):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _beta_tail(a, b, u, sign, tail):
+def _beta_tail(a: Any, b: Any, u: Any, sign: Any, tail: Any) -> Any:
     """Integrals of the logit risk's density from u outward, by Gauss-Legendre in two panels.
 
     ``tail[r]`` for r = 1, p, 1 - p: log scale first, then (mass, with log p, with log (1 - p)).
@@ -263,7 +264,7 @@ def _beta_tail(a, b, u, sign, tail):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _beta(f, e, u, out):
+def _beta(f: Any, e: Any, u: Any, out: Any) -> Any:
     """Risk Beta(lambda phi, lambda (1 - phi)), lambda = exp e; search above expit u.
 
     In the logit of risk the density is log-concave with its peak at f; integrate the tail beyond
@@ -304,7 +305,7 @@ def _beta(f, e, u, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _edge(beta, f, e, u, edge):
+def _edge(beta: Any, f: Any, e: Any, u: Any, edge: Any) -> Any:
     """Log density of the signal at the threshold, with its derivatives in f, e and u."""
     phi, rest = math.exp(_log_expit(f)), math.exp(_log_expit(-f))
     if beta:
@@ -331,7 +332,7 @@ def _edge(beta, f, e, u, edge):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _logit_rate(beta, f, e, u, out, edge):
+def _logit_rate(beta: Any, f: Any, e: Any, u: Any, out: Any, edge: Any) -> Any:
     """Logit of the search rate and its slope in the threshold."""
     if beta:
         _beta(f, e, u, out)
@@ -352,7 +353,7 @@ def _logit_rate(beta, f, e, u, out, edge):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def solve_threshold(beta, f, e, rate, start, out, edge):
+def solve_threshold(beta: Any, f: Any, e: Any, rate: Any, start: Any, out: Any, edge: Any) -> Any:
     """Threshold with a given logit search rate: Newton's method inside a shrinking bracket."""
     low, high = -1e3, 1e3
     u = start
@@ -375,7 +376,19 @@ def solve_threshold(beta, f, e, rate, start, out, edge):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def threshold_cells(beta, jacobian, f, e, rate, counts, mean, spread, start, u, gradient):
+def threshold_cells(
+    beta: Any,
+    jacobian: Any,
+    f: Any,
+    e: Any,
+    rate: Any,
+    counts: Any,
+    mean: Any,
+    spread: Any,
+    start: Any,
+    u: Any,
+    gradient: Any,
+) -> Any:
     """Log density of all cells in (f, e, logit search rate); fills u and the gradient (n, 3).
 
     ``counts`` (n, 3): hits, misses, stops without a search. Given its search rate a cell's
@@ -412,7 +425,7 @@ def threshold_cells(beta, jacobian, f, e, rate, counts, mean, spread, start, u, 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def threshold_solutions(beta, f, e, rate, start, u):
+def threshold_solutions(beta: Any, f: Any, e: Any, rate: Any, start: Any, u: Any) -> Any:
     """Thresholds with given logit search rates."""
     out, edge = np.empty(12), np.empty(4)
     for i in range(f.size):
@@ -420,7 +433,7 @@ def threshold_solutions(beta, f, e, rate, start, u):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def threshold_masses(beta, f, e, u, masses):
+def threshold_masses(beta: Any, f: Any, e: Any, u: Any, masses: Any) -> Any:
     """Logs of P(search and hit), P(search and miss), P(no search): (n, 3)."""
     out = np.empty(12)
     for i in range(f.size):

@@ -330,7 +330,7 @@ def two_step(rows: SelectionRows, *, owner: str) -> TwoStep:
             "steps cannot tell selection from effect; give a covariate that moves the decision "
             "only, or knowledge from outside."
         )
-    coefficients = np.linalg.solve(gram, w.T @ y)
+    coefficients: FloatArray = np.asarray(np.linalg.solve(gram, w.T @ y), dtype=np.float64)
     residual = y - w @ coefficients
     delta = mills * (mills + t)
     slope = float(coefficients[-1])
@@ -343,7 +343,6 @@ def two_step(rows: SelectionRows, *, owner: str) -> TwoStep:
     vcov = np.zeros((p + q, p + q))
     vcov[:p, :p] = cov_gamma
     vcov[p:, p:] = sigma**2 * bread @ meat @ bread
-    coefficients = np.asarray(coefficients, dtype=np.float64)
     if abs(c) > 1:
         warn(
             f"{owner}: the two-step correlation is {c:.2f}, outside [-1, 1]; the model fits badly "

@@ -87,8 +87,8 @@ def prevalence_sensitivity(
     X: Any,
     y: Any,
     *,
-    values: Sequence[float],
     tested: Any,
+    values: Sequence[float],
     covariates: Any = None,
     level: float = 0.95,
 ) -> PrevalenceSensitivity:
