@@ -151,7 +151,7 @@ def widths(runs: int, first: int) -> pd.DataFrame:
                 .median()), 2),
             "error": round(float(error.median()), 2),
             "coverage": round(float(part["inside"].mean()), 3),
-            "conflict |z|": round(float(part["z"].abs().groupby("seed").first().median()), 1),
+            "size of the conflict z": round(float(part["z"].abs().groupby("seed").first().median()), 1),
         })  # fmt: skip
     return pd.DataFrame(lines)
 
