@@ -72,7 +72,7 @@ table[["prevalence", "expertise", "both"]].plot.barh(ax=ax, width=0.75)
 ax.axvline(0, color="0.4", linewidth=1)
 ax.set_xlabel("change in the width of the 95% interval (%)")
 ax.set_ylabel("")
-ax.legend(frameon=False, title=None)
+ax.legend(frameon=False, ncol=3, loc="lower left", bbox_to_anchor=(0, 1))
 ax.spines[["top", "right"]].set_visible(False)
 
 # %%
