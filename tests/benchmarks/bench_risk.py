@@ -18,6 +18,7 @@ from causalfair.risk import DomainConstrainedRisk
 from causalfair.risk._constraints import read_expertise, read_prevalence
 from causalfair.risk._data import read_rows
 from causalfair.risk._design import fit_design
+from causalfair.risk._mode import find_mode
 from causalfair.risk._model import DEFAULT_PRIORS, Law, Layout, build_problem
 
 COLUMNS = ["x1", "x2", "x3", "x4"]
@@ -62,8 +63,7 @@ def problem(n: int, unobservables: str = "uniform"):
 @pytest.mark.parametrize("law", ["uniform", "normal"])
 def test_value_and_gradient_for_5000_rows(benchmark, law):
     one = problem(5000, law)
-    theta = np.full(one.n_coordinates, 0.3)
-    one.value_and_gradient(theta)
+    theta = find_mode(one, owner="bench").theta
     benchmark(one.value_and_gradient, theta)
     if law == "uniform":
         assert benchmark.stats["min"] < 1e-3
