@@ -117,7 +117,7 @@ class ProxyFairness(AuditFindings, CausalEstimator):
     --------
     >>> from causalfair.datasets import make_weak_proxies
     >>> from causalfair.fairness import ProxyFairness
-    >>> frame, truth = make_weak_proxies(20_000, random_state=0)
+    >>> frame, truth = make_weak_proxies(20_000, random_state=1)
     >>> audit = ProxyFairness(random_state=0).fit(
     ...     frame, "y_pred", y_true="y_true", proxies=["proxy_1", "proxy_2", "proxy_3"])
     >>> gap = audit.disparity("demographic_parity")

@@ -367,7 +367,7 @@ def frechet_bounds(
     >>> from causalfair.fairness import frechet_bounds
     >>> table = frechet_bounds([0.9, 0.2, 0.5], [0.7, 0.3, 0.5]).to_frame()
     >>> table[["term", "bound_low", "bound_high"]].round(3).values.tolist()[0]
-    ['1 - 0', -0.065, 0.821]
+    ['1 - 0', -0.268, 0.804]
     """
     owner = "frechet_bounds"
     check_level(level)
