@@ -186,33 +186,29 @@ def _little_bags(moments: FloatArray, size: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    codes: NDArray[np.int32]  # (p, n) rank among the distinct values; -1 missing
-    order: NDArray[np.uint32]  # (p, n) rows by value, missing first, ties in row order
+    codes: NDArray[np.int32]  # (n, p) rank among the distinct values; -1 missing
     values: FloatArray  # distinct values of all columns, one after another
     start: NDArray[np.int64]  # (p + 1,) where each column's values begin
 
 
-def _rank_columns(X: NDArray[Any], *, with_order: bool) -> _Columns:
+def _rank_columns(X: NDArray[Any], n_jobs: int | None) -> _Columns:
     n, p = X.shape
-    codes = np.empty((p, n), np.int32)
-    order = np.empty((p if with_order else 0, n), np.uint32)
-    values = []
-    start = np.zeros(p + 1, np.int64)
-    for j in range(p):
+    codes = np.empty((n, p), np.int32)
+
+    def rank(j: int) -> FloatArray:
         column = X[:, j]
-        rows = np.argsort(column, kind="stable")  # NaN come last
+        rows = np.argsort(column)  # NaN come last
         ordered = column[rows]
         n_seen = n - int(np.isnan(ordered).sum())
         new = np.ones(n_seen, bool)
         new[1:] = ordered[1:n_seen] != ordered[: n_seen - 1]
-        codes[j, rows[:n_seen]] = np.cumsum(new) - 1
-        codes[j, rows[n_seen:]] = -1
-        if with_order:
-            order[j, : n - n_seen] = rows[n_seen:]
-            order[j, n - n_seen :] = rows[:n_seen]
-        values.append(ordered[:n_seen][new].astype(np.float64))
-        start[j + 1] = start[j] + values[-1].size
-    return _Columns(codes, order, np.concatenate(values), start)
+        codes[rows[:n_seen], j] = np.cumsum(new) - 1
+        codes[rows[n_seen:], j] = -1
+        return ordered[:n_seen][new].astype(np.float64)
+
+    values = map_threads(rank, range(p), n_jobs=n_jobs)
+    start = np.concatenate([[0], np.cumsum([v.size for v in values])]).astype(np.int64)
+    return _Columns(codes, np.concatenate(values), start)
 
 
 def _cluster_lists(cluster: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
@@ -227,7 +223,7 @@ def default_max_features(p: int) -> int:
 
 
 def _rules(spec: ForestSpec, p: int, n_clusters: int) -> Any:
-    from ._kernels import GrowthRules
+    from ._kernels_split import GrowthRules
 
     if spec.group_size == 1:
         n_half = n_clusters
@@ -354,15 +350,15 @@ def grow_forest(
     start, units_of = _cluster_lists(cluster)
     sizes = np.diff(start)
     rules = _rules(spec, p, sizes.size)
-    columns = _rank_columns(X, with_order=not rules.sort_always)
+    columns = _rank_columns(X, n_jobs)
     targets = np.ascontiguousarray(targets, np.float64)
     bounds = _node_bounds(rules, int(sizes.max()), n)
     blocks = [seeds[k : k + GROUPS_PER_BLOCK] for k in range(0, seeds.size, GROUPS_PER_BLOCK)]
 
     def task(block: NDArray[np.uint64]) -> dict[str, Any]:
         room = _room(rules, block.size, bounds, n, p, sizes.size)
-        grow_groups(block, start, units_of, sizes.min(), targets, columns.codes,
-                    columns.order, rules, room)  # fmt: skip
+        grow_groups(block, start, units_of, sizes.min(), targets, columns.codes, rules,
+                    room)  # fmt: skip
         return _compact(room, columns)
 
     parts = map_threads(task, blocks, n_jobs=n_jobs, desc=desc)

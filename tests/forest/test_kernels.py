@@ -10,6 +10,7 @@ from naive import forest as naive
 
 from causalfair.forest import _engine
 from causalfair.forest._engine import ForestSpec, grow_forest
+from causalfair.forest._kernels_split import _sort_keys
 
 TWIN = 1e-9  # the twin sums in another order
 
@@ -107,15 +108,26 @@ def test_ties_and_clusters_equal_the_twin():
             np.testing.assert_allclose(got.mean[0], np.mean(stats, axis=0), rtol=TWIN, atol=TWIN)
 
 
-def test_sorting_at_each_node_grows_the_same_trees(monkeypatch):
-    X, y, v = small_data(seed=6, n=200, p=6, missing=0.1)
-    targets = np.column_stack([y, v, np.ones(200)])
-    spec = ForestSpec(n_trees=10, min_leaf_size=1, max_features=3)
-    lists = grow_forest(X, targets, spec, seeds=make_seeds(5))
+@pytest.mark.parametrize(("n", "trees"), [(200, 10), (12_000, 4)])  # one digit of a key, two digits
+def test_sorting_at_each_node_grows_the_same_trees(monkeypatch, n, trees):
+    X, y, v = small_data(seed=6, n=n, p=6, missing=0.1)
+    targets = np.column_stack([y, v, np.ones(n)])
+    spec = ForestSpec(n_trees=trees, min_leaf_size=1, max_features=3)
+    lists = grow_forest(X, targets, spec, seeds=make_seeds(trees // 2))
     monkeypatch.setattr(_engine, "WIDE", 0)
-    sorts = grow_forest(X, targets, spec, seeds=make_seeds(5))
+    sorts = grow_forest(X, targets, spec, seeds=make_seeds(trees // 2))
     np.testing.assert_array_equal(lists.flat.split, sorts.flat.split)
     np.testing.assert_array_equal(lists.flat.threshold, sorts.flat.threshold)
+
+
+@pytest.mark.parametrize("largest", [-1, 0, 1, 2046, 2047, 2048, 1_000_000])
+def test_keys_are_sorted_by_code_and_ties_by_position(largest):
+    codes = np.random.default_rng(largest + 1).integers(-1, largest + 1, 5_000)
+    codes[0] = largest
+    keys = (codes << 32) | np.arange(len(codes))
+    got = keys.copy()
+    _sort_keys(got, np.empty_like(keys))
+    np.testing.assert_array_equal(got, np.sort(keys))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
