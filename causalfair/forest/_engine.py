@@ -21,7 +21,8 @@ __all__ = ["Forest", "ForestSpec", "Predicted", "default_max_features", "grow_fo
 FloatArray = NDArray[np.float64]
 
 GROUPS_PER_BLOCK = 8
-ROWS_PER_BLOCK = 512
+LEAVES_PER_BLOCK = 1 << 21  # rows times trees that pass together: 8 MB
+ROWS_PER_BLOCK = 4096
 WIDE = 20  # more columns than this many times the variables tried: sort them at each node
 
 
@@ -107,7 +108,7 @@ class Forest:
             predict_rows(X, self.flat, self.drawn, cluster, block[0], block[1], self.group_size,
                          mean, trees, moments)  # fmt: skip
 
-        map_threads(task, _row_blocks(n), n_jobs=n_jobs)
+        map_threads(task, _row_blocks(n, self.n_trees), n_jobs=n_jobs)
         value = _solve(mean)
         variance = _little_bags(moments, self.group_size)
         return Predicted(mean, value, variance, trees)
@@ -131,7 +132,7 @@ class Forest:
         def task(block: tuple[int, int]) -> None:
             out_of_bag_errors(X, self.flat, self.drawn, cluster, targets, *block, out)
 
-        map_threads(task, _row_blocks(n), n_jobs=n_jobs)
+        map_threads(task, _row_blocks(n, self.n_trees), n_jobs=n_jobs)
         return out
 
     def weights(self, X: NDArray[Any], *, out_of_bag: NDArray[np.intp] | None = None) -> csr_array:
@@ -142,17 +143,20 @@ class Forest:
 
         X = np.ascontiguousarray(X)
         cluster = _cluster_argument(out_of_bag)
-        dense = np.empty((ROWS_PER_BLOCK, self.n_fit))
+        row_blocks = _row_blocks(X.shape[0], max(self.n_trees, self.n_fit))
+        dense = np.empty((max(last - first for first, last in row_blocks), self.n_fit))
         blocks = []
-        for first, last in _row_blocks(X.shape[0]):
+        for first, last in row_blocks:
             add_weights(X, self.flat, self.drawn, cluster, first, last, self.member_start,
                         self.members, dense)  # fmt: skip
             blocks.append(csr_array(dense[: last - first]))
         return csr_array(vstack(blocks))
 
 
-def _row_blocks(n: int) -> list[tuple[int, int]]:
-    return [(first, min(first + ROWS_PER_BLOCK, n)) for first in range(0, n, ROWS_PER_BLOCK)]
+def _row_blocks(n: int, width: int) -> list[tuple[int, int]]:
+    """Rows that pass the trees together: enough to keep a tree in the cache, and 8 blocks or so."""
+    size = max(min(LEAVES_PER_BLOCK // width, ROWS_PER_BLOCK, math.ceil(n / 8)), 64)
+    return [(first, min(first + size, n)) for first in range(0, n, size)]
 
 
 def _cluster_argument(cluster: NDArray[np.intp] | None) -> NDArray[np.int64]:
@@ -281,18 +285,18 @@ def _room(
 
 def _compact(grown: Any, columns: _Columns) -> dict[str, Any]:
     """Keep the filled part of a block; cut codes become values of the column."""
+    from ._kernels_predict import NODE
+
     used = np.arange(grown.split.shape[1]) < grown.n_nodes[:, None]
-    split = grown.split[used]
-    cut = grown.cut[used]
-    inner = split >= 0
-    threshold = np.full(split.size, np.nan)
-    position = columns.start[split[inner] >> 1] + cut[inner]
-    threshold[inner] = np.where(cut[inner] < 0, -np.inf, columns.values[position])
+    nodes = np.zeros(used.sum(), NODE)
+    nodes["split"], nodes["left"] = grown.split[used], grown.left[used]
+    inner = nodes["split"] >= 0
+    cut = grown.cut[used][inner]
+    position = columns.start[nodes["split"][inner] >> 1] + cut
+    nodes["threshold"][inner] = np.where(cut < 0, -np.inf, columns.values[position])
     filled = np.arange(grown.stats.shape[1]) < grown.n_leaves[:, None]
     return {
-        "threshold": threshold,
-        "split": split,
-        "left": grown.left[used],
+        "nodes": nodes,
         "stats": grown.stats[filled],
         "n_nodes": grown.n_nodes,
         "n_leaves": grown.n_leaves,
@@ -375,9 +379,7 @@ def _assemble(parts: list[dict[str, Any]], rules: Any, n: int, p: int) -> Forest
         return np.concatenate([[0], np.cumsum(joined(key))]).astype(np.int64)
 
     flat = FlatForest(
-        threshold=joined("threshold"),
-        split=joined("split"),
-        left=joined("left"),
+        nodes=joined("nodes"),
         stats=joined("stats"),
         node_start=starts("n_nodes"),
         leaf_start=starts("n_leaves"),

@@ -316,11 +316,11 @@ def move_to_children(shape, begin, middle, end):
         n_right = 0
         for k in range(keys.size):
             key = keys[k]
-            i = np.int64(place[key & POSITION])
-            moved = (key & ~POSITION) | i
+            to = np.int64(place[key & POSITION])
+            moved = (key & ~POSITION) | to
             shape.spare[n_right] = moved
             keys[n_left] = moved
-            g = i < middle
+            g = to < middle
             n_left += g
             n_right += 1 - g
         keys[n_left:] = shape.spare[:n_right]

@@ -116,8 +116,7 @@ def test_sorting_at_each_node_grows_the_same_trees(monkeypatch, n, trees):
     lists = grow_forest(X, targets, spec, seeds=make_seeds(trees // 2))
     monkeypatch.setattr(_engine, "WIDE", 0)
     sorts = grow_forest(X, targets, spec, seeds=make_seeds(trees // 2))
-    np.testing.assert_array_equal(lists.flat.split, sorts.flat.split)
-    np.testing.assert_array_equal(lists.flat.threshold, sorts.flat.threshold)
+    np.testing.assert_array_equal(lists.flat.nodes, sorts.flat.nodes)
 
 
 @pytest.mark.parametrize("largest", [-1, 0, 1, 2046, 2047, 2048, 1_000_000])
@@ -221,7 +220,7 @@ def test_monotone_transforms_leave_the_partition():
     targets = np.column_stack([y, v, np.ones(500)])
     a = grow_forest(X, targets, ForestSpec(40), seeds=make_seeds(20))
     b = grow_forest(np.exp(X), targets, ForestSpec(40), seeds=make_seeds(20))
-    np.testing.assert_array_equal(a.flat.split, b.flat.split)
+    np.testing.assert_array_equal(a.flat.nodes["split"], b.flat.nodes["split"])
     oob = np.arange(500)
     np.testing.assert_array_equal(
         a.predict(X, out_of_bag=oob).value, b.predict(np.exp(X), out_of_bag=oob).value
