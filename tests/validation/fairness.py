@@ -6,24 +6,18 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
+from _tables import Table, run
 
 from causalfair.datasets import make_weak_proxies
-from causalfair.exceptions import CausalFairWarning, IdentificationError
+from causalfair.exceptions import IdentificationError
 from causalfair.fairness import ProxyFairness
 from causalfair.fairness._simulate import _DESIGNS, population_tensor
 
-FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
 PROXIES = ["proxy_1", "proxy_2", "proxy_3"]
 GAP = "demographic_parity"
 Fit = Callable[[int], ProxyFairness]
@@ -208,49 +202,12 @@ def no_disparity_coverage(replications: int) -> Iterator[dict[str, Any]]:
         yield from (tally.row(replications) for tally in tallies)
 
 
-TABLES: dict[str, tuple[Callable[[int], Iterator[dict[str, Any]]], int, int]] = {
-    "fairness_delta": (delta_coverage, 200, 30),
-    "fairness_small": (small_coverage, 200, 30),
-    "fairness_no_disparity": (no_disparity_coverage, 300, 30),
+TABLES = {
+    "fairness_delta": Table(delta_coverage, 200, 30),
+    "fairness_small": Table(small_coverage, 200, 30),
+    "fairness_no_disparity": Table(no_disparity_coverage, 300, 30),
 }
 
 
-def agree(stored: pd.DataFrame, fresh: pd.DataFrame, replications: int) -> list[str]:
-    """Where the coverage of a small run lies outside what chance allows."""
-    complaints = []
-    for (_, old), (_, new) in zip(stored.iterrows(), fresh.iterrows(), strict=True):
-        low, high = binom.ppf([0.0005, 0.9995], replications, old["coverage"]) / replications
-        if not low <= new["coverage"] <= high:
-            complaints.append(
-                f"{old['design']}, {old['interval']}: coverage {new['coverage']:.3f}, stored "
-                f"{old['coverage']}"
-            )
-    return complaints
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=sorted(TABLES))
-    options = parser.parse_args()
-    # small samples are weakly identified on purpose
-    warnings.simplefilter("ignore", CausalFairWarning)
-    complaints = []
-    for name, (make, full, quick) in TABLES.items():
-        if options.only not in (None, name):
-            continue
-        start = time.perf_counter()
-        replications = quick if options.quick else full
-        table = pd.DataFrame(make(replications)).round(4)
-        print(f"{name}: {replications} replications, {time.perf_counter() - start:.0f} s")
-        print(table.to_string(index=False))
-        path = FOLDER / f"{name}.csv"
-        if options.quick:
-            complaints += agree(pd.read_csv(path), table, replications)
-        else:
-            table.to_csv(path, index=False)
-    sys.exit("\n".join(complaints) or None)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, TABLES)

@@ -6,20 +6,16 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import cache
 
 import numpy as np
-import pandas as pd
+from _tables import Table, run
 from scipy.stats import binom
 
 from causalfair.datasets import make_cluster_trial, make_heterogeneous_effects
 from causalfair.forest import CausalForest, rank_average_treatment_effect, validate_ranking
 
-FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
 RATES = {"autoc": 0.90319, "qini": 0.28209479}  # of a standard normal effect ranked perfectly
 
 
@@ -88,7 +84,7 @@ def trial(seed: int, setup: str, *, known: bool) -> tuple[CausalForest, dict[str
     w = frame["treatment"].to_numpy() == 1
     overlap = np.average(tau, weights=e * (1 - e))
     sample = {"all": tau.mean(), "treated": tau[w].mean(), "overlap": overlap}
-    population = POPULATION[setup]
+    population = population_effects(setup)
     return forest, {target: population.get(target, value) for target, value in sample.items()}
 
 
@@ -101,14 +97,12 @@ def cluster_trial(seed: int) -> tuple[CausalForest, dict[str, float]]:
     return forest, {"all": 1.0}
 
 
+@cache
 def population_effects(setup: str) -> dict[str, float]:
     _, truth = make_heterogeneous_effects(2_000_000, setup=setup, n_covariates=5, random_state=0)
     tau, e = truth["effect"], truth["propensity"]
     weights = {"all": np.ones_like(e), "treated": e, "overlap": e * (1 - e)}
     return {target: float(np.average(tau, weights=w)) for target, w in weights.items()}
-
-
-POPULATION: dict[str, dict[str, float]] = {}
 
 
 def ranking_tests(replications: int) -> Iterator[dict]:
@@ -161,51 +155,12 @@ def naive_folds(
     return float(2 * norm.sf(abs(sum(ratios)) / np.sqrt(5)))
 
 
-TABLES: dict[str, tuple[Callable[[int], Iterator[dict]], int, int]] = {
-    "forest_rate_coverage": (rate_coverage, 500, 100),
-    "forest_average_coverage": (average_coverage, 200, 40),
-    "forest_ranking_tests": (ranking_tests, 200, 30),
+TABLES = {
+    "forest_rate_coverage": Table(rate_coverage, 500, 100),
+    "forest_average_coverage": Table(average_coverage, 200, 40),
+    "forest_ranking_tests": Table(ranking_tests, 200, 30),
 }
 
 
-def agree(stored: pd.DataFrame, fresh: pd.DataFrame, replications: int) -> list[str]:
-    """Where a small run lies outside what chance allows."""
-    complaints = []
-    for column, rate in (("coverage", 0.95), ("rejections", None)):
-        if column not in fresh:
-            continue
-        for (_, old), (_, new) in zip(stored.iterrows(), fresh.iterrows(), strict=True):
-            p = min(max(rate or old[column], 0.02), 0.98)
-            low, high = binom.ppf([0.0005, 0.9995], replications, p) / replications
-            if not low <= new[column] <= high:
-                complaints.append(
-                    f"{old.iloc[0]}: {column} {new[column]:.3f}, stored {old[column]}"
-                )
-    return complaints
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=sorted(TABLES))
-    options = parser.parse_args()
-    POPULATION.update({setup: population_effects(setup) for setup in ("A", "B")})
-    complaints = []
-    for name, (make, full, quick) in TABLES.items():
-        if options.only not in (None, name):
-            continue
-        start = time.perf_counter()
-        replications = quick if options.quick else full
-        table = pd.DataFrame(make(replications)).round(3)
-        print(f"{name}: {replications} replications, {time.perf_counter() - start:.0f} s")
-        print(table.to_string(index=False))
-        path = FOLDER / f"{name}.csv"
-        if options.quick:
-            complaints += agree(pd.read_csv(path), table, replications)
-        else:
-            table.to_csv(path, index=False)
-    sys.exit("\n".join(complaints) or None)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, TABLES)

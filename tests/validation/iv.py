@@ -6,21 +6,15 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from _tables import Table, row_of, run, summarise
 
 from causalfair.datasets import make_invalid_instruments, make_invalid_iv
-from causalfair.exceptions import CausalFairWarning
 from causalfair.iv import MRGenius, MultiplyRobustATE
 
-FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
 ROLES = {"treatment": "treatment", "instrument": "instrument", "covariates": ["x1", "x2"]}
 
 RIGHT = {
@@ -52,53 +46,12 @@ def formulas(right: set[str]) -> dict[str, str]:
     return {model: RIGHT[model] if model in right else WRONG[model] for model in RIGHT}
 
 
-def quietly(fit: Callable[[], MultiplyRobustATE | MRGenius]) -> MultiplyRobustATE | MRGenius:
-    """Run a fit whose warnings about weak identification are part of the experiment."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausalFairWarning)
-        return fit()
-
-
-def summarise(rows: list[dict[str, float]], truth: float) -> dict[str, float]:
-    """Bias, spread, mean standard error and coverage over replications."""
-    frame = pd.DataFrame(rows)
-    error = frame["estimate"] - truth
-    covered = (frame["conf_low"] <= truth) & (truth <= frame["conf_high"])
-    out = {
-        "replications": len(frame),
-        "bias": error.mean(),
-        "bias_mc_error": error.std() / np.sqrt(len(frame)),
-        "SD": error.std(),
-        "mean SE": frame["std_error"].mean(),
-        "coverage": covered.mean(),
-    }
-    if "plug_in" in frame:
-        half = 1.959963984540054 * frame["plug_in"]
-        out["coverage, influence SE"] = (error.abs() <= half).mean()
-    return out
-
-
-def row_of(est: MultiplyRobustATE | MRGenius, term: str) -> dict[str, float]:
-    """One replication: estimate, standard error, interval."""
-    k = est.estimates_.names.index(term)
-    low, high = est.conf_int()[k]
-    out = {
-        "estimate": float(est.estimates_.estimate[k]),
-        "std_error": float(est.estimates_.std_error[k]),
-        "conf_low": float(low),
-        "conf_high": float(high),
-    }
-    if term == "ATE" and hasattr(est, "scores_"):
-        out["plug_in"] = float(np.std(est.scores_) / np.sqrt(est.n_obs_))
-    return out
-
-
 def simulate_models(right: set[str], replications: int, n: int, seed: int) -> list[dict]:
     """Fits with the given right models."""
     out = []
     for r in range(replications):
         frame, _ = make_invalid_iv(n, random_state=np.random.SeedSequence((seed, r)))
-        est = quietly(lambda f=frame: MultiplyRobustATE(formulas(right)).fit(f, "y", **ROLES))
+        est = MultiplyRobustATE(formulas(right)).fit(frame, "y", **ROLES)
         out.append(row_of(est, "ATE"))
     return out
 
@@ -122,7 +75,7 @@ def table_designs(replications: int) -> pd.DataFrame:
     rows, att, att_truth = [], [], 0.0
     for r in range(replications):
         frame, truth = make_invalid_iv(4000, random_state=np.random.SeedSequence((2, r)))
-        est = quietly(lambda f=frame: MultiplyRobustATE(RIGHT).fit(f, "y", **ROLES))
+        est = MultiplyRobustATE(RIGHT).fit(frame, "y", **ROLES)
         rows.append(row_of(est, "direct effect"))
         found = est.att()
         low, high = found.conf_int()[0]
@@ -137,7 +90,7 @@ def table_designs(replications: int) -> pd.DataFrame:
         frame, _ = make_invalid_iv(
             4000, treatment="continuous", random_state=np.random.SeedSequence((3, r))
         )
-        est = quietly(lambda f=frame: MultiplyRobustATE(variance).fit(f, "y", **ROLES))
+        est = MultiplyRobustATE(variance).fit(frame, "y", **ROLES)
         rows.append(row_of(est, "ATE"))
     add("continuous treatment", 4000, 1.0, rows)
     rows = []
@@ -146,9 +99,7 @@ def table_designs(replications: int) -> pd.DataFrame:
             4000, one_sided=True, random_state=np.random.SeedSequence((4, r))
         )
         sided = {key: value for key, value in RIGHT.items() if key != "confounding"}
-        est = quietly(
-            lambda f=frame, s=sided: MultiplyRobustATE(s, one_sided=True).fit(f, "y", **ROLES)
-        )
+        est = MultiplyRobustATE(sided, one_sided=True).fit(frame, "y", **ROLES)
         rows.append(row_of(est, "ATE"))
     add("one-sided non-compliance", 4000, 1.0, rows)
     rows = []
@@ -157,11 +108,7 @@ def table_designs(replications: int) -> pd.DataFrame:
             12_000, n_instruments=4, random_state=np.random.SeedSequence((5, r))
         )
         names = [f"g{k}" for k in range(1, 5)]
-        est = quietly(
-            lambda f=frame, g=names: MRGenius().fit(
-                f, "y", treatment="treatment", instrument=g, covariates=[]
-            )
-        )
+        est = MRGenius().fit(frame, "y", treatment="treatment", instrument=names, covariates=[])
         rows.append(row_of(est, "ATE"))
     add("four instruments (MRGenius)", 12_000, 1.0, rows)
     return pd.DataFrame(lines)
@@ -180,7 +127,7 @@ def table_weak(replications: int) -> pd.DataFrame:
                 random_state=np.random.SeedSequence((6, r)),
             )
             one = {**RIGHT, "effect": "~ 1"}
-            est = quietly(lambda f=frame, m=one: MultiplyRobustATE(m).fit(f, "y", **ROLES))
+            est = MultiplyRobustATE(one).fit(frame, "y", **ROLES)
             rows.append(row_of(est, "ATE"))
             found = est.robust_set()
             inside += any(low <= 1.0 <= high for low, high in found)
@@ -203,58 +150,13 @@ def table_weak(replications: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Name and content of every table; ``scale`` multiplies the replications."""
-    yield "iv_covers", table_models(COVERS, round(1000 * scale))
-    yield "iv_non_covers", table_models(NON_COVERS, round(200 * scale))
-    yield "iv_designs", table_designs(round(1000 * scale))
-    yield "iv_weak", table_weak(round(1000 * scale))
-
-
-SHARES = ("coverage", "coverage, influence SE", "coverage, normal interval",
-          "coverage, robust set", "robust set unbounded")  # fmt: skip
-
-
-def disagreements(name: str, new: pd.DataFrame, stored: pd.DataFrame) -> list[str]:
-    """Cells of a quick table that differ from the stored one by more than 4 Monte-Carlo errors."""
-    out = []
-    for old, now in zip(stored.to_dict("records"), new.to_dict("records"), strict=True):
-        old_n, new_n = old["replications"], now["replications"]
-        for column in stored.columns:
-            if pd.isna(old[column]) and pd.isna(now[column]):  # a cell the table leaves empty
-                continue
-            if column in SHARES:
-                p = (old[column] * old_n + 1) / (old_n + 2)
-                error = np.sqrt(p * (1 - p) * (1 / old_n + 1 / new_n)) + 0.5 / new_n
-            elif column == "bias":
-                error = np.hypot(old["bias_mc_error"], now["bias_mc_error"])
-            else:
-                continue
-            if not abs(now[column] - old[column]) <= 4 * error:
-                out.append(
-                    f"{name}, {old[stored.columns[0]]}, {column}: {now[column]:.4g} now, "
-                    f"{old[column]:.4g} stored"
-                )
-    return out
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="compare a small run with the tables")
-    quick = parser.parse_args().quick
-    problems = []
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    for name, table in tables(0.1 if quick else 1.0):
-        path = FOLDER / f"{name}.csv"
-        if quick:
-            problems += disagreements(name, table, pd.read_csv(path))
-        else:
-            table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-        print(f"\n{name} ({time.perf_counter() - start:.0f} s)\n{table.round(3).to_string()}")
-    print("\n".join(problems) if problems else "\nAll tables agree." if quick else "\nStored.")
-    return 1 if problems else 0
+TABLES = {
+    "iv_covers": Table(partial(table_models, COVERS), 1000, 100),
+    "iv_non_covers": Table(partial(table_models, NON_COVERS), 200, 20),
+    "iv_designs": Table(table_designs, 1000, 100),
+    "iv_weak": Table(table_weak, 1000, 100),
+}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, TABLES)

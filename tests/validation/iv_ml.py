@@ -6,17 +6,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from iv import FOLDER, disagreements, row_of, summarise
+from _tables import Table, row_of, run, summarise
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
@@ -25,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from naive.iv_curved import ATE, curved_study
 
 from causalfair.datasets import make_invalid_iv
-from causalfair.exceptions import CausalFairWarning
 from causalfair.iv import DebiasedATE, SelectiveATE
 
 ROLES = {"treatment": "treatment", "instrument": "instrument", "covariates": ["x1", "x2"]}
@@ -54,12 +50,10 @@ def simulate(
     roles: dict[str, Any],
     replications: int,
 ) -> dict[str, list[dict[str, float]]]:
-    """Rows of both terms; warnings that belong to the design are not repeated."""
+    """Rows of both terms."""
     rows: dict[str, list[dict[str, float]]] = {"ATE": [], "direct effect": []}
     for r in range(replications):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CausalFairWarning)
-            est = make(r).fit(study(r), "y", **roles)
+        est = make(r).fit(study(r), "y", **roles)
         for term, found in rows.items():
             found.append(row_of(est, term))
     return rows
@@ -113,29 +107,11 @@ def table_selected(replications: int) -> pd.DataFrame:
     return pd.DataFrame(lines).drop(columns="coverage, influence SE", errors="ignore")
 
 
-def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Name and content of every table; ``scale`` multiplies the replications."""
-    yield "iv_learned", table_learned(round(100 * scale))
-    yield "iv_selected", table_selected(round(24 * scale))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="compare a small run with the tables")
-    quick = parser.parse_args().quick
-    problems: list[str] = []
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    for name, table in tables(0.2 if quick else 1.0):
-        path = FOLDER / f"{name}.csv"
-        if quick:
-            problems += disagreements(name, table, pd.read_csv(path))
-        else:
-            table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-        print(f"\n{name} ({time.perf_counter() - start:.0f} s)\n{table.round(3).to_string()}")
-    print("\n".join(problems) if problems else "\nAll tables agree." if quick else "\nStored.")
-    return 1 if problems else 0
+TABLES = {
+    "iv_learned": Table(table_learned, 100, 20),
+    "iv_selected": Table(table_selected, 24, 5),
+}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, TABLES)

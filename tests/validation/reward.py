@@ -6,16 +6,12 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from iv import FOLDER, disagreements, row_of, summarise
+from _tables import Table, row_of, run, summarise
 
 from causalfair.datasets import (
     make_headlines,
@@ -25,7 +21,6 @@ from causalfair.datasets import (
     make_proximal_reward,
     make_text_rates,
 )
-from causalfair.exceptions import CausalFairWarning
 from causalfair.reward import (
     DeconfoundedReward,
     InstrumentedReward,
@@ -36,13 +31,6 @@ from causalfair.reward import (
 METHODS = ("naive", "as_feature", "invariant", "residual_y", "subtract", "orthogonal")
 PLAIN = {"penalty": 0.0, "numeric_basis": "linear"}
 RATES = ["x0", "x1", "x2", "x3"]
-
-
-def fit(make: Callable[..., Any], frame: pd.DataFrame, y: str, roles: dict[str, Any]) -> Any:
-    """A fit whose deliberate warnings are part of the experiment."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausalFairWarning)
-        return make().fit(frame, y, **roles)
 
 
 def clustered(seed: Any, n: int = 800) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -107,7 +95,7 @@ def table_intervals(replications: int) -> pd.DataFrame:
             seed = (7, number, r)
             frame, facts = simulate(seed if simulate is clustered else np.random.SeedSequence(seed))
             truth = value(facts)
-            rows.append(row_of(fit(make, frame, y, roles), term))
+            rows.append(row_of(make().fit(frame, y, **roles), term))
         lines.append({"design": name, "truth": truth, **summarise(rows, truth)})
     return pd.DataFrame(lines)
 
@@ -135,34 +123,19 @@ def table_headlines(replications: int) -> pd.DataFrame:
     return means
 
 
-def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Name and content of every table; ``scale`` multiplies the replications."""
-    yield "reward_intervals", table_intervals(round(300 * scale))
-    yield "reward_headlines", table_headlines(max(2, round(6 * scale)))
+def other_rankings(stored: pd.DataFrame, fresh: pd.DataFrame, *_: int) -> list[str]:
+    """Methods whose rank correlation with the truth has moved."""
+    gap = (fresh["spearman"] - stored["spearman"]).abs()
+    return [
+        f"Spearman of {fresh['method'][k]} differs by {g:.3f}" for k, g in gap.items() if g > 0.05
+    ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="compare a small run with the tables")
-    quick = parser.parse_args().quick
-    problems: list[str] = []
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    for name, table in tables(0.2 if quick else 1.0):
-        path = FOLDER / f"{name}.csv"
-        if quick and name == "reward_intervals":
-            problems += disagreements(name, table, pd.read_csv(path))
-        elif quick:
-            stored = pd.read_csv(path).set_index("method")["spearman"]
-            gap = (table.set_index("method")["spearman"] - stored).abs()
-            problems += [f"{name}: Spearman of {m} differs by {g:.3f}" for m, g in
-                         gap[gap > 0.05].items()]  # fmt: skip
-        else:
-            table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-        print(f"\n{name} ({time.perf_counter() - start:.0f} s)\n{table.round(3).to_string()}")
-    print("\n".join(problems) if problems else "\nAll tables agree." if quick else "\nStored.")
-    return 1 if problems else 0
+TABLES = {
+    "reward_intervals": Table(table_intervals, 300, 60),
+    "reward_headlines": Table(table_headlines, 6, 2, compare=other_rankings),
+}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, TABLES)
