@@ -199,6 +199,8 @@ def compare_representations(
     cluster: Any = None,
     sample_weight: Any = None,
     propensity: Any = None,
+    strata: Any = None,
+    individual: bool = False,
     representations: Mapping[str, Any] | None = None,
     learners: Mapping[str, Any] | None = None,
     data_sources: Any = None,
@@ -229,6 +231,10 @@ def compare_representations(
     sample_weight : array of shape (n_units,) or str, optional
         Sampling weights.
     propensity : float, array of shape (n_units,), "estimate" or None
+        As for :meth:`ImageSequenceCATE.fit`.
+    strata : array of shape (n_units,), optional
+        Strata of the randomisation.
+    individual : bool, default False
         As for :meth:`ImageSequenceCATE.fit`.
     representations : mapping of str to transformer, optional
         Default: ``{"random convolution": SequenceFeatures()}``.
@@ -298,7 +304,8 @@ def compare_representations(
                              "'autoc' and 'qini'.")  # fmt: skip
     root = root_seed(random_state)
     roles = {"treatment": treatment, "X": X, "covariates": covariates, "cluster": cluster,
-             "sample_weight": sample_weight, "propensity": propensity}  # fmt: skip
+             "sample_weight": sample_weight, "propensity": propensity, "strata": strata,
+             "individual": individual}  # fmt: skip
     cells = _cells(sources, representations, learners, spaces)
     cache: dict[tuple[str, bool], _Cached] = {}
     fitted, rows = {}, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from causalfair._core.compat import Interval, StrOptions, fit_context
 from causalfair._core.logging import warn
 from causalfair._core.random import generator, root_seed
-from causalfair._core.typing import FloatArray
+from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import CausalFairWarning, DataError
+from causalfair.imagery._blocks import map_blocks
 from causalfair.imagery._frames import FrameEncoder
+from causalfair.imagery._pixels import Block
 from causalfair.imagery._sequence import ImageSequence
 from causalfair.imagery._spectral import band_moments
 
@@ -159,7 +162,9 @@ class RandomConvolutionFeatures(FrameEncoder):
             )
         root = root_seed(self.random_state)
         K = self.n_features // 2
-        patches = draw_patches(sequence, size, self.n_patches, generator(root, PATCHES))
+        patches = draw_patches(
+            sequence, size, self.n_patches, generator(root, PATCHES), self.n_jobs
+        )
         if self.filters == "gaussian":
             flat = generator(root, GAUSSIAN).normal(size=(K, size * size * C))
         else:
@@ -210,30 +215,26 @@ def _check_size(shape: tuple[int, ...], size: int, grid: int, method: str) -> No
 
 
 def draw_patches(
-    sequence: ImageSequence, size: int, count: int, rng: np.random.Generator
+    sequence: ImageSequence, size: int, count: int, rng: np.random.Generator, n_jobs: int | None
 ) -> FloatArray:
     """Patches (M, size * size * C), centred and of norm one.
 
     Image, frame and corner are uniform; patches with a pixel that is not valid are set aside. At
-    most 1,000 images are read, one at a time.
+    most 1,000 images are read, block by block.
     """
-    n, frames, H, W, C = sequence.shape
+    n, frames, H, W, _ = sequence.shape
     chosen = np.sort(rng.choice(n, size=min(n, MAX_IMAGES), replace=False))
     per_image = -(-count // len(chosen))
     eligible = np.zeros((n, frames), dtype=bool)
     np.logical_or.at(eligible, sequence.row_image, sequence.usable)
-    found = []
-    for image in chosen:
+    places = np.empty((len(chosen), per_image, 3), dtype=np.int32)  # frame, top, left
+    for drawn, image in zip(places, chosen, strict=True):
         when = rng.choice(np.flatnonzero(eligible[image]), size=per_image)
         top = rng.integers(0, H - size + 1, size=per_image)
         left = rng.integers(0, W - size + 1, size=per_image)
-        for t in np.unique(when):
-            block = sequence.read(np.array([image]), slice(int(t), int(t) + 1))
-            here = when == t
-            rows = top[here][:, None, None] + np.arange(size)[:, None]
-            cols = left[here][:, None, None] + np.arange(size)
-            whole = block.valid[0, 0][rows, cols].all(axis=(1, 2))
-            found.append(block.pixels[0, 0][rows, cols][whole].reshape(-1, size * size * C))
+        drawn[:] = np.column_stack([when, top, left])[np.argsort(when, kind="stable")]
+    cut = partial(_cut_patches, chosen, places, size)
+    found = [patches for *_, patches in map_blocks(cut, sequence, images=chosen, n_jobs=n_jobs)]
     patches = np.concatenate(found).astype(np.float64)[:count]
     if len(patches) < 2:
         raise DataError(
@@ -244,6 +245,23 @@ def draw_patches(
     patches -= patches.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(patches, axis=1, keepdims=True)
     return np.asarray(patches / np.where(norm < 1e-8, 1.0, norm))
+
+
+def _cut_patches(
+    chosen: IntArray, places: NDArray[np.int32], size: int, block: Block
+) -> NDArray[np.float32]:
+    """Drawn patches (m, size * size * C) of a block's images whose pixels are all valid."""
+    first = block.frames.start
+    found = []
+    for at, image in enumerate(block.images):
+        when, top, left = places[np.searchsorted(chosen, image)].T
+        here = (when >= first) & (when < block.frames.stop)
+        t = (when[here] - first)[:, None, None]
+        rows = top[here][:, None, None] + np.arange(size)[:, None]
+        cols = left[here][:, None, None] + np.arange(size)
+        whole = block.valid[at][t, rows, cols].all(axis=(1, 2))
+        found.append(block.pixels[at][t, rows, cols][whole])
+    return np.concatenate(found).reshape(-1, size * size * block.pixels.shape[-1])
 
 
 def whitened_filters(patches: FloatArray, K: int, rng: np.random.Generator) -> FloatArray:

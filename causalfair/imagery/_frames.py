@@ -1,4 +1,4 @@
-"""What every frame encoder shares: reading in blocks, threads, dask, and the check of the bands."""
+"""What every frame encoder shares: features block by block, and the check of the bands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from causalfair._core.parallel import inner_threads, map_threads
+from causalfair._core.parallel import inner_threads
 from causalfair._core.typing import BoolArray, IntArray
 from causalfair.exceptions import DataError
-from causalfair.imagery._sequence import Block, ImageSequence, as_sequence, warn_of_nan
+from causalfair.imagery._blocks import map_blocks
+from causalfair.imagery._pixels import Block
+from causalfair.imagery._sequence import ImageSequence, as_sequence, warn_of_nan
 
 __all__ = ["FrameEncoder", "check_schema", "remember_schema", "stream_features"]
 
@@ -131,75 +133,26 @@ def check_schema(encoder: Any, sequence: ImageSequence, owner: str) -> None:
 
 
 def stream_features(
-    encoder: FrameEncoder, sequence: ImageSequence, *, n_jobs: int | None = None, images: Any = None
+    encoder: FrameEncoder, sequence: ImageSequence, *, n_jobs: int | None = None
 ) -> Iterator[tuple[IntArray, slice, FloatArray32]]:
     """Features block by block: image numbers (c,), frames, values (c, t, D).
 
     Blocks run on threads (the kernels release the interpreter lock); those of a dask array run
     where dask runs, on its workers if there is a client. Results do not depend on either.
     """
-    threads = sequence._threads(n_jobs)
-    plan = sequence._blocks(images=images, threads=threads)
-    if sequence._is_dask:
-        results = _on_dask(encoder, sequence, plan)
-    else:
-        task = partial(_encode_block, encoder, sequence, float(sequence.min_valid))
-        # In batches, so that only a few blocks of features wait to be pooled.
-        results = _in_batches(task, plan, threads)
+    task = partial(_features, encoder, float(sequence.min_valid))
     n_nan = 0
-    for (numbers, frames), (values, count) in zip(plan, results, strict=True):
+    for numbers, frames, (values, count) in map_blocks(
+        task, sequence, n_jobs=n_jobs, desc="image features"
+    ):
         n_nan += count
         yield numbers, frames, values
     warn_of_nan(n_nan, sequence)
 
 
-def _in_batches(task: Any, plan: list[Any], threads: int) -> Iterator[tuple[FloatArray32, int]]:
-    from causalfair._core.logging import progress
-
-    size = max(threads, 1)
-    batches = [plan[i : i + size] for i in range(0, len(plan), size)]
-    for batch in progress(batches, "image features"):
-        with inner_threads(1):
-            yield from map_threads(task, batch, n_jobs=threads)
-
-
-def _encode_block(
-    encoder: FrameEncoder, sequence: ImageSequence, min_valid: float, item: tuple[IntArray, slice]
-) -> tuple[FloatArray32, int]:
-    return _features(encoder, sequence.read(*item), min_valid)
-
-
-def _features(encoder: FrameEncoder, block: Block, min_valid: float) -> tuple[FloatArray32, int]:
+def _features(encoder: FrameEncoder, min_valid: float, block: Block) -> tuple[FloatArray32, int]:
     c, t, h, w, b = block.pixels.shape
     valid = block.valid.reshape(c * t, h, w)
     values = encoder._encode(block.pixels.reshape(c * t, h, w, b), valid)
     values[valid.mean(axis=(1, 2)) < min_valid] = np.nan
     return values.reshape(c, t, -1), block.n_nan
-
-
-def _on_dask(
-    encoder: FrameEncoder, sequence: ImageSequence, plan: list[Any]
-) -> Iterator[tuple[FloatArray32, int]]:
-    """One dask task a block, computed on the scheduler in force, a few at a time."""
-    from causalfair._core.logging import progress
-    from causalfair._core.optional import import_optional
-
-    dask = import_optional("dask", extra="dask")
-    size = 4 * max(1, sequence._threads(-1))
-    task = dask.delayed(_encode_piece, pure=False)
-    for start in progress(range(0, len(plan), size), "image features"):
-        jobs = []
-        for numbers, frames in plan[start : start + size]:
-            piece = sequence._subset_images(numbers)
-            pixels, mask = piece._lazy_pixels(), piece._lazy_mask()
-            jobs.append(task(encoder, piece._without_pixels(), pixels, mask, frames))
-        yield from dask.compute(*jobs)
-
-
-def _encode_piece(
-    encoder: FrameEncoder, piece: ImageSequence, pixels: Any, mask: Any, frames: slice
-) -> tuple[FloatArray32, int]:
-    """Run on a worker: the pixels of one block have arrived as a numpy array."""
-    whole = piece._with_pixels(pixels, mask)
-    block = whole.read(np.arange(whole.n_images), frames)
-    return _features(encoder, block, float(whole.min_valid))

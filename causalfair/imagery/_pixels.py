@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from causalfair._core.logging import warn
-from causalfair._core.typing import IntArray
+from causalfair._core.typing import BoolArray, IntArray
 from causalfair.exceptions import CausalFairWarning, DataError
 
-__all__ = ["as_index", "block_mean", "contiguous_runs", "default_scale", "named_dimensions"]
+__all__ = [
+    "Block",
+    "Decoder",
+    "as_index",
+    "block_mean",
+    "contiguous_runs",
+    "default_scale",
+    "named_dimensions",
+]
 
 ALIASES = {
     "time": ("time", "t", "date", "frame"),
@@ -20,6 +30,81 @@ ALIASES = {
     "band": ("band", "channel", "c", "bands"),
 }
 DIVISORS = {"uint8": 255.0, "uint16": 10_000.0, "int16": 10_000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Pixels of some images and frames, in reflectance units.
+
+    Attributes
+    ----------
+    images : ndarray of shape (c,)
+        Positions of the images in the sequence.
+    frames : slice
+        Which frames.
+    pixels : ndarray of shape (c, t, H, W, C), float32
+        Scaled pixels; zero where not valid.
+    valid : ndarray of shape (c, t, H, W), bool
+        Pixels that may be used.
+    n_nan : int
+        Pixels that were not finite although not masked.
+    """
+
+    images: IntArray
+    frames: slice
+    pixels: NDArray[np.float32]
+    valid: BoolArray
+    n_nan: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Makes blocks of raw pixels; all that a worker has to know of a sequence.
+
+    Attributes
+    ----------
+    scale, offset : ndarray of shape (C,), float32, or None
+        None where the pixels are reflectance already.
+    nodata : float or None
+        Raw value that means "no measurement".
+    factor : int
+        Pixels averaged in each direction.
+    single : bool
+        Whether the raw array has no axis of frames.
+    """
+
+    scale: NDArray[np.float32] | None
+    offset: NDArray[np.float32] | None
+    nodata: float | None
+    factor: int
+    single: bool
+
+    def __call__(
+        self, raw: NDArray[Any], mask: NDArray[Any] | None, images: IntArray, frames: slice
+    ) -> Block:
+        """Scaled pixels and validity of raw pixels (c, t, H, W, C)."""
+        if raw.dtype.kind not in "buif":
+            raise DataError(f"ImageSequence: pixels have dtype {raw.dtype}; numbers are needed.")
+        if self.single:
+            raw, mask = raw[:, None], None if mask is None else mask[:, None]
+        valid = np.ones(raw.shape[:-1], dtype=bool) if mask is None else mask.astype(bool)
+        if self.nodata is not None:
+            valid &= ~(raw == self.nodata).any(axis=-1)
+        n_nan = 0
+        if raw.dtype.kind == "f":
+            finite = np.isfinite(raw).all(axis=-1)
+            n_nan = int((valid & ~finite).sum())
+            valid &= finite
+        pixels = np.empty(raw.shape, dtype=np.float32)
+        if self.scale is None or self.offset is None:
+            pixels[:] = raw
+        else:
+            np.multiply(raw, self.scale, out=pixels, casting="unsafe")
+            pixels += self.offset
+        pixels[~valid] = 0.0
+        if self.factor > 1:
+            pixels, valid = block_mean(pixels, valid, self.factor)
+        return Block(images, frames, pixels, valid, n_nan)
 
 
 def named_dimensions(images: Any, times: Any, bands: Any) -> tuple[Any, Any, Any]:

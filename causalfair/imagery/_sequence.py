@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,42 +15,18 @@ from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
 from causalfair.imagery._checks import check_bands, check_coords, check_dimensions, check_units
 from causalfair.imagery._dates import check_baseline, leaking_frames, years_of
 from causalfair.imagery._pixels import (
+    Block,
+    Decoder,
     as_index,
-    block_mean,
     contiguous_runs,
     default_scale,
     named_dimensions,
 )
 
-__all__ = ["Block", "ImageSequence", "as_sequence"]
+__all__ = ["ImageSequence", "as_sequence"]
 
 DEFAULT_MEMORY = 256 * 2**20
 COPIES = 3  # raw pixels, float32 pixels and the validity mask live at the same time
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Pixels of some images and frames, in reflectance units.
-
-    Attributes
-    ----------
-    images : ndarray of shape (c,)
-        Positions of the images in the sequence.
-    frames : slice
-        Which frames.
-    pixels : ndarray of shape (c, t, H, W, C), float32
-        Scaled pixels; zero where not valid.
-    valid : ndarray of shape (c, t, H, W), bool
-        Pixels that may be used.
-    n_nan : int
-        Pixels that were not finite although not masked.
-    """
-
-    images: IntArray
-    frames: slice
-    pixels: NDArray[np.float32]
-    valid: BoolArray
-    n_nan: int
 
 
 class ImageSequence:
@@ -336,40 +311,6 @@ class ImageSequence:
         other.row_baseline, other.usable = self.row_baseline[rows], self.usable[rows]
         return other
 
-    # Pieces for workers -------------------------------------------------------------------------
-
-    def _subset_images(self, images: IntArray) -> ImageSequence:
-        """A view of some images, one unit an image, all frames usable: what a worker is sent."""
-        other = self._copy()
-        other._index = self._index[images]
-        return other
-
-    def _lazy_pixels(self) -> Any:
-        """The images of this view as a lazy array."""
-        return self._images[as_index(self._index)]
-
-    def _lazy_mask(self) -> Any:
-        """The mask of this view, lazy where it is lazy."""
-        if self._mask is None:
-            return None
-        if not hasattr(self._mask, "dask"):
-            runs = contiguous_runs(self._index)
-            return np.concatenate([np.asarray(self._mask[a:b]) for a, b in runs])
-        return self._mask[as_index(self._index)]
-
-    def _without_pixels(self) -> ImageSequence:
-        """Everything but the pixels, for sending to a worker."""
-        other = self._copy()
-        other._images = other._mask = None
-        return other
-
-    def _with_pixels(self, pixels: Any, mask: Any) -> ImageSequence:
-        """Put pixels that have arrived back in place."""
-        other = self._copy()
-        other._images, other._mask = pixels, mask
-        other._index = np.arange(len(pixels))
-        return other
-
     def _with_values(self, pixels: Any, mask: Any) -> ImageSequence:
         """Variants of a sequence of one place: scaled pixels (k, T, H, W, C), same dates."""
         other = self._copy()
@@ -434,46 +375,45 @@ class ImageSequence:
             Scaled pixels and their validity.
         """
         positions = np.asarray(images, dtype=np.intp)
-        raw = self._slices(self._images, positions, frames, channels=True)
-        if raw.dtype.kind not in "buif":
-            raise DataError(f"ImageSequence: pixels have dtype {raw.dtype}; numbers are needed.")
-        masked = self._mask is not None
-        valid = (
-            self._slices(self._mask, positions, frames, channels=False).astype(bool)
-            if masked
-            else np.ones(raw.shape[:-1], dtype=bool)
-        )
-        if self.nodata is not None:
-            valid &= ~(raw == self.nodata).any(axis=-1)
-        n_nan = 0
-        if raw.dtype.kind == "f":
-            finite = np.isfinite(raw).all(axis=-1)
-            n_nan = int((valid & ~finite).sum())
-            valid &= finite
-        pixels = np.empty(raw.shape, dtype=np.float32)
-        if self._raw_scale:
-            np.multiply(raw, self.scale, out=pixels, casting="unsafe")
-            pixels += self.offset
-        else:
-            pixels[:] = raw
-        pixels[~valid] = 0.0
-        if self._factor > 1:
-            pixels, valid = block_mean(pixels, valid, self._factor)
-        return Block(positions, frames, pixels, valid, n_nan)
+        runs = list(contiguous_runs(self._index[positions]))
 
-    def _slices(
-        self, source: Any, positions: IntArray, frames: slice, *, channels: bool
-    ) -> NDArray[Any]:
-        """Slices of the underlying array, contiguous runs of images at a time."""
+        def load(source: Any, *, channels: bool) -> NDArray[Any]:
+            parts = [
+                np.asarray(source[self._selection(slice(*run), frames, channels=channels)])
+                for run in runs
+            ]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+        raw = load(self._images, channels=True)
+        mask = None if self._mask is None else load(self._mask, channels=False)
+        return self._decoder()(raw, mask, positions, frames)
+
+    def _decoder(self) -> Decoder:
+        """What turns raw pixels into blocks."""
+        scale, offset = (self.scale, self.offset) if self._raw_scale else (None, None)
+        return Decoder(scale, offset, self.nodata, self._factor, self._single)
+
+    def _selection(self, images: Any, frames: slice, *, channels: bool) -> tuple[Any, ...]:
+        """Index of some images and frames within the window."""
         r0, r1, c0, c1 = self._window
-        tail = (slice(r0, r1), slice(c0, c1), *((slice(None),) if channels else ()))
         lead = () if self._single else (frames,)
+        tail = (slice(None),) if channels else ()
+        return (images, *lead, slice(r0, r1), slice(c0, c1), *tail)
+
+    def _lazy(self, images: IntArray, frames: slice) -> tuple[Any, Any]:
+        """Raw pixels of a block as a lazy array, and their mask, lazy where it is lazy."""
+        rows = self._index[images]
+        pixels = self._images[self._selection(as_index(rows), frames, channels=True)]
+        mask = self._mask
+        if mask is None:
+            return pixels, None
+        if hasattr(mask, "dask"):
+            return pixels, mask[self._selection(as_index(rows), frames, channels=False)]
         parts = [
-            np.asarray(source[(slice(start, stop), *lead, *tail)])
-            for start, stop in contiguous_runs(self._index[positions])
+            np.asarray(mask[self._selection(slice(*run), frames, channels=False)])
+            for run in contiguous_runs(rows)
         ]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return joined[:, None] if self._single else joined
+        return pixels, np.concatenate(parts)
 
     def iter_frames(self, chunk: int = 64) -> Iterator[tuple[IntArray, Any, Any]]:
         """Yield frames in blocks of at most ``chunk``.
@@ -533,14 +473,9 @@ class ImageSequence:
         ndarray of shape (n, T)
             Shares; a frame below ``min_valid`` counts as missing.
         """
-        share = np.zeros((self.n_images, self.shape[1]))
-        n_nan = 0
-        for images, frames in self._blocks():
-            block = self.read(images, frames)
-            share[images, frames] = block.valid.mean(axis=(2, 3))
-            n_nan += block.n_nan
-        warn_of_nan(n_nan, self)
-        return share
+        from causalfair.imagery._statistics import valid_share
+
+        return valid_share(self)
 
     @property
     def _is_dask(self) -> bool:

@@ -162,19 +162,35 @@ def test_dask_inside_xarray_is_left_to_dask(pixels):
     np.testing.assert_array_equal(features(sequence), features(ImageSequence(pixels)))
 
 
-def test_what_a_worker_is_sent_is_small_and_enough(pixels):
-    import pickle
+def test_dask_reads_no_more_than_the_block(pixels):
+    """A place larger than the limit comes in pieces, and a crop is cut before it travels."""
+    whole = ImageSequence(da.from_array(pixels, chunks=(2, 3, 9, 8, 2)))
+    lazy, mask = whole.crop(4)._lazy(np.array([2, 3]), slice(1, 2))
+    assert lazy.shape == (2, 1, 4, 4, 2)
+    assert mask is None
+    mask = np.random.default_rng(1).random(pixels.shape[:-1]) > 0.05
+    want = features(ImageSequence(pixels, mask=mask), crop=6)
+    for valid in (mask, da.from_array(mask)):
+        limited = ImageSequence(
+            da.from_array(pixels), mask=valid, memory_limit=pixels[0].nbytes * 3 // 2
+        )
+        np.testing.assert_array_equal(features(limited, crop=6), want)
 
-    from causalfair.imagery._frames import _encode_piece
+
+def test_what_a_worker_is_sent_is_small_and_enough(pixels):
+    """The number of places does not matter, for a worker is told nothing of other places."""
+    import pickle
+    from functools import partial
+
+    from causalfair.imagery._blocks import _decode_and_do
+    from causalfair.imagery._frames import _features
 
     encoder = RandomConvolutionFeatures(8, n_patches=200, random_state=0).fit(pixels)
-    piece = ImageSequence(da.from_array(pixels, chunks=(2, 3, 9, 8, 2)))._subset_images(
-        np.array([2, 3])
-    )
-    sent = pickle.dumps((encoder, piece._without_pixels()))
-    assert len(sent) < 20_000
-    encoder_, piece_ = pickle.loads(sent)
-    got, n_nan = _encode_piece(encoder_, piece_, pixels[[2, 3]], None, slice(0, 3))
+    sequence = ImageSequence(da.from_array(pixels, chunks=(2, 3, 9, 8, 2)))
+    sent = pickle.dumps((partial(_features, encoder, 0.2), sequence._decoder()))
+    assert len(sent) < 5_000
+    part = (np.array([2, 3]), slice(0, 3))
+    got, n_nan = _decode_and_do(pickle.loads(sent), pixels[[2, 3]], None, *part)
     np.testing.assert_array_equal(got, encoder.transform(pixels)[[2, 3]])
     assert n_nan == 0
 

@@ -169,8 +169,8 @@ def transport(replications: int) -> Iterator[dict]:
 
 TABLES: dict[str, tuple[Callable[[int], Iterator[dict]], int, int]] = {
     "imagery_representations": (representations, 10, 2),
-    "imagery_ranking_tests": (ranking_tests, 100, 20),
-    "imagery_rate_coverage": (rate_coverage, 100, 20),
+    "imagery_ranking_tests": (ranking_tests, 400, 20),
+    "imagery_rate_coverage": (rate_coverage, 400, 20),
     "imagery_transport": (transport, 60, 15),
 }
 
