@@ -10,16 +10,12 @@ from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import CausalFairWarning
 from causalfair.imagery._sequence import ImageSequence
+from causalfair.inference.spatial import unit_vectors
 
 __all__ = ["overlap_components", "spatial_groups"]
 
 EARTH = 6_371_000.0
 GIANT = 0.5
-
-
-def _unit_vectors(coords: FloatArray) -> FloatArray:
-    lon, lat = np.radians(coords).T
-    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
 
 
 def overlap_components(coords: FloatArray, width: float) -> IntArray:
@@ -29,7 +25,7 @@ def overlap_components(coords: FloatArray, width: float) -> IntArray:
     from scipy.spatial import cKDTree
 
     chord = 2 * np.sin(min(width / EARTH, np.pi) / 2)
-    pairs = cKDTree(_unit_vectors(coords)).query_pairs(chord, output_type="ndarray")
+    pairs = cKDTree(unit_vectors(coords)).query_pairs(chord, output_type="ndarray")
     n = len(coords)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)

@@ -1,4 +1,5 @@
 from .estimates import Estimates as Estimates
+from .few_clusters import wild_cluster_test as wild_cluster_test
 from .kinds import CovarianceEstimates as CovarianceEstimates
 from .kinds import DrawEstimates as DrawEstimates
 from .kinds import InfluenceEstimates as InfluenceEstimates
@@ -7,6 +8,8 @@ from .multiplicity import adjust_p_values as adjust_p_values
 from .multiplicity import romano_wolf as romano_wolf
 from .multiplier import multiplier_draws as multiplier_draws
 from .multiplier import simultaneous_critical_value as simultaneous_critical_value
+from .spatial import conley_vcov as conley_vcov
+from .spatial import spatial_errors as spatial_errors
 from .tests import HypothesisTest as HypothesisTest
 from .vcov import clustered_vcov as clustered_vcov
 from .vcov import iid_vcov as iid_vcov
