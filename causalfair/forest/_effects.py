@@ -98,7 +98,7 @@ class EffectData:
         return self.y - np.asarray(self.outcome), self.w - np.asarray(self.propensity)
 
     def with_nuisances(
-        self, outcome: FloatArray, propensity: FloatArray, folds: NDArray[np.intp]
+        self, outcome: FloatArray | None, propensity: FloatArray | None, folds: NDArray[np.intp]
     ) -> EffectData:
         """The same rows with their nuisances and the folds these were learned over."""
         return replace(self, outcome=outcome, propensity=propensity, folds=folds)
@@ -138,13 +138,16 @@ def _out_of_fold(
 def inner_nuisances(
     data: EffectData, outcome_learner: Any, propensity_learner: Any, n_folds: int, seed: Any
 ) -> EffectData:
-    """The rows with nuisances that are missing, each by models that did not see the row."""
+    """The rows with nuisances that are missing, each by models that did not see the row.
+
+    Expected outcomes are left out where there is no learner of them.
+    """
     folds = make_folds(
         data.n, n_folds, seed=child_seed(seed, 1), stratify=data.w if data.binary else None,
         groups=data.groups,
     )  # fmt: skip
     outcome, propensity = data.outcome, data.propensity
-    if outcome is None:
+    if outcome is None and outcome_learner is not None:
         outcome = _out_of_fold(
             outcome_learner, data, data.y, folds, child_seed(seed, 2), "predict", "outcome_learner"
         )

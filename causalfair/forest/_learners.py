@@ -88,6 +88,7 @@ class RLearner(MetaLearner):
 
     _title: ClassVar[str] = "R-learner"
     _citations: ClassVar[tuple[str, ...]] = ("nie2021quasi", "chernozhukov2018double")
+    _learns_from: ClassVar[tuple[str, ...]] = ("outcome", "propensity")
     _binary_only: ClassVar[bool] = False
 
     def _set_learners(self, data: EffectData) -> None:
@@ -171,6 +172,7 @@ class DRLearner(MetaLearner):
 
     _title: ClassVar[str] = "DR-learner"
     _citations: ClassVar[tuple[str, ...]] = ("kennedy2023towards", "chernozhukov2018double")
+    _learns_from: ClassVar[tuple[str, ...]] = ("propensity",)  # outcomes by arm are its own
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **MetaLearner._parameter_constraints,
         "effect_learner": [HasMethods(["fit", "predict"]), StrOptions({"linear"}), None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -35,11 +36,26 @@ FloatArray = NDArray[np.float64]
 FLOOR = 0.01
 
 
+@dataclass(frozen=True)
+class Predictor:
+    """Effect function of a meta-learner, for new rows only."""
+
+    effect: Any
+    encoder: Any
+    owner: str
+
+    def predict(self, X: Any) -> FloatArray:
+        """Effects of new rows, (n,)."""
+        effect: FloatArray = self.effect.predict(self.encoder.transform(X, owner=self.owner))
+        return effect
+
+
 class MetaLearner(EffectModel):
     """Cross-fitting, scores and prediction shared by the meta-learners."""
 
     _binary_only: ClassVar[bool] = True
     _modifiers_allowed: ClassVar[bool] = True
+    _learns_from: ClassVar[tuple[str, ...]] = ()  # nuisances the effect function is learned from
     _citations: ClassVar[tuple[str, ...]] = ("kunzel2019metalearners", "chernozhukov2018double")
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "outcome_learner": [HasMethods(["fit", "predict"]), None],
@@ -123,20 +139,9 @@ class MetaLearner(EffectModel):
         IdentificationError
             The treatment does not vary, or hardly does within a fold.
         """
-        owner = f"{type(self).__name__}.fit"
-        self._check_modifiers(effect_modifiers, owner)
-        problem = Problem(
-            X, y, owner=owner, treatment=treatment, nuisances=nuisances,
-            binary_only=self._binary_only, allow_nan=self._allows_missing(),
-            covariates=covariates, effect_modifiers=effect_modifiers, cluster=cluster,
-            sample_weight=sample_weight,
-        )  # fmt: skip
-        root = root_seed(self.random_state)
-        data = EffectData.of(problem)
-        self._set_learners(data)
-        fitter = CrossFitter(
-            self.n_folds, stratify=problem.w if problem.binary else None, groups=problem.cluster,
-            n_jobs=self.n_jobs, random_state=child_seed(root, 0), clip=FLOOR,
+        problem, data, fitter = self._start(
+            X, y, treatment=treatment, nuisances=nuisances, covariates=covariates,
+            effect_modifiers=effect_modifiers, cluster=cluster, sample_weight=sample_weight,
         )  # fmt: skip
         table = self._cross_fit(problem, data, fitter)
         self._check_folds(problem, table.folds[:, 0])
@@ -149,8 +154,46 @@ class MetaLearner(EffectModel):
             problem.binary, problem.weight, problem.data.cluster, problem.data.sample_id(),
         )  # fmt: skip
         known = data.with_nuisances(outcome, propensity, table.folds[:, 0])
-        self.effect_ = self._learn(known, child_seed(root, 1))
-        return self._complete(problem, sample, root, folds=table.fold_hash())
+        self.effect_ = self._learn(known, child_seed(self._root, 1))
+        return self._complete(problem, sample, self._root, folds=table.fold_hash())
+
+    @fit_context
+    def _fit_predictor(self, X: Any, y: Any, **roles: Any) -> Predictor:
+        """Learn what predictions of new rows need, and nothing else.
+
+        The effect function is that of ``fit`` to the bit. Effects and scores of the training rows,
+        which take most of the time of ``fit``, are left out.
+        """
+        problem, data, fitter = self._start(X, y, **roles)
+        folds = fitter.folds(data.n)
+        self._check_folds(problem, folds[:, 0])
+        needed = [name for name in self._learns_from if name not in problem.given]
+        table = self._cross_fit(problem, data, fitter) if needed else NuisanceTable(folds)
+        outcome, propensity = (
+            self._column(table, name) if (name, "") in table.predictions
+            else problem.given.get(name)
+            for name in ("outcome", "propensity")
+        )  # fmt: skip
+        known = data.with_nuisances(outcome, propensity, folds[:, 0])
+        owner = f"{type(self).__name__}.predict"
+        return Predictor(self._learn(known, child_seed(self._root, 1)), problem.data.encoder, owner)
+
+    def _start(self, X: Any, y: Any, **roles: Any) -> tuple[Problem, EffectData, CrossFitter]:
+        """Roles, learners and folds."""
+        owner = f"{type(self).__name__}.fit"
+        self._check_modifiers(roles.get("effect_modifiers"), owner)
+        problem = Problem(
+            X, y, owner=owner, binary_only=self._binary_only, allow_nan=self._allows_missing(),
+            **roles,
+        )  # fmt: skip
+        self._root = root_seed(self.random_state)
+        data = EffectData.of(problem)
+        self._set_learners(data)
+        fitter = CrossFitter(
+            self.n_folds, stratify=problem.w if problem.binary else None, groups=problem.cluster,
+            n_jobs=self.n_jobs, random_state=child_seed(self._root, 0), clip=FLOOR,
+        )  # fmt: skip
+        return problem, data, fitter
 
     # What differs between learners ------------------------------------------------------------
 
@@ -256,7 +299,8 @@ class MetaLearner(EffectModel):
         """Nuisances by an inner cross-fit, unless they are there."""
         if data.folds is not None:
             return data
-        return inner_nuisances(data, self._outcome, self._propensity, self.n_folds, seed)
+        outcome = self._outcome if "outcome" in self._learns_from else None
+        return inner_nuisances(data, outcome, self._propensity, self.n_folds, seed)
 
     def predict(self, X: Any = None) -> FloatArray:
         """Effect of the treatment given covariates.

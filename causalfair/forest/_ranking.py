@@ -260,15 +260,16 @@ class _Work:
             p.n, n_folds, seed=child_seed(self.root, key, 0), stratify=labels, groups=p.cluster
         )
 
-    def fitted(self, rows: NDArray[np.intp], *key: int) -> Any:
-        """The model learned from some of the rows."""
+    def fitted(self, rows: NDArray[np.intp], *key: int, scores: bool = True) -> Any:
+        """The model learned from some of the rows; without ``scores`` only to rank others."""
         from sklearn.base import clone
 
         p = self.problem
         model = clone(self.model)
         if model.get_params()["random_state"] is None:
             model.set_params(random_state=int_seed(self.root, *key))
-        return model.fit(
+        fit = model.fit if scores else getattr(model, "_fit_predictor", model.fit)
+        return fit(
             p.data.covariates.iloc[rows],
             p.y[rows],
             treatment=p.w[rows],
@@ -325,7 +326,8 @@ def _sequential(work: _Work, n_folds: int) -> RankingValidation:
     rates, n_train, n_test = [], [], []
     for fold in progress(range(1, n_folds), "sequential folds"):
         train, test = np.flatnonzero(folds < fold), np.flatnonzero(folds == fold)
-        rates.append(work.rate(work.fitted(train, 0, 2, fold), scores[test], test, fold))
+        ranking = work.fitted(train, 0, 2, fold, scores=False)
+        rates.append(work.rate(ranking, scores[test], test, fold))
         n_train.append(train.size)
         n_test.append(test.size)
     # A ranking without differences is no evidence: its ratio is zero, and it does not count.
@@ -346,7 +348,8 @@ def _splits(work: _Work, n_repeats: int, scheme: str) -> RankingValidation:
         train, test = np.flatnonzero(folds == 0), np.flatnonzero(folds == 1)
         work.check(test)
         scores = np.asarray(work.fitted(test, repeat, 1).scores_)
-        rates.append(work.rate(work.fitted(train, repeat, 2), scores, test, repeat))
+        ranking = work.fitted(train, repeat, 2, scores=False)
+        rates.append(work.rate(ranking, scores, test, repeat))
         n_train.append(train.size)
         n_test.append(test.size)
     ratios = np.array([r.ratio[0] for r in rates])

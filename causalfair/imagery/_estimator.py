@@ -320,12 +320,13 @@ class ImageSequenceCATE(FittedEffects):
 
     def _train(
         self, learner: Any, design: Design, compressor: Any, units: Any, data: RoleData,
-        w: FloatArray, e: FloatArray | None, root: Any, key: int,
+        w: FloatArray, e: FloatArray | None, root: Any, key: int, *, scores: bool = True,
     ) -> Any:  # fmt: skip
-        """A copy of the learner fitted to some units."""
+        """A copy of the learner fitted to some units; without ``scores`` only to rank others."""
         fresh = _seeded(learner, root, LEARN, self.n_jobs, key)
         cluster, weight = data.cluster, data.sample_weight
-        return fresh.fit(
+        fit = fresh.fit if scores else getattr(fresh, "_fit_predictor", fresh.fit)
+        return fit(
             design.frame(compressor, units),
             data.y[units],  # type: ignore[index]
             treatment=w[units],
@@ -356,7 +357,9 @@ class ImageSequenceCATE(FittedEffects):
         for fold in progress(range(1, count), "ranking"):
             train, test = np.flatnonzero(folds < fold), np.flatnonzero(folds == fold)
             compressor = design.compressor(train)
-            model = self._train(learner, design, compressor, train, data, w, e, root, fold)
+            model = self._train(
+                learner, design, compressor, train, data, w, e, root, fold, scores=False
+            )
             self._priority[test] = model.predict(design.frame(compressor, test))
         return np.where(folds == 0, -1, folds)
 

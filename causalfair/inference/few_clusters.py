@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -136,5 +137,5 @@ def _draws(G: int, weights: str, count: int, rng: RandomState) -> Iterator[Float
     root, step = root_seed(rng), max(1, BLOCK // G)
     values = np.array([-1.0, 1.0]) if weights == "rademacher" else np.concatenate([-WEBB, WEBB])
     for block, start in enumerate(range(0, count, step)):
-        chosen: FloatArray = generator(root, block).choice(values, (min(step, count - start), G))
-        yield chosen
+        drawn: Any = generator(root, block).choice(values, (min(step, count - start), G))
+        yield drawn

@@ -155,3 +155,45 @@ def test_bad_input(trial):
         TLearner(LINE, random_state=0).fit(few, "y", nuisances={"propensity": 0.5}, **ROLES)
     with pytest.raises(AttributeError, match="effect_learner='linear'"):
         _ = DRLearner(*QUICK, LINE, random_state=0).fit(trial, "y", **ROLES).coefficients_
+
+
+class Counted(LinearRegression):
+    """A line that counts how often a line was fitted."""
+
+    fits = 0
+
+    def fit(self, X, y, sample_weight=None):
+        Counted.fits += 1
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("given", [{"propensity": 0.5}, None, {"outcome": 0.3}])
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_a_model_that_only_ranks_others_is_the_same_and_cheaper(kind, given, trial):
+    """Rankings are learned once a fold: effects and scores of the training rows are left out."""
+    model = kind(Counted(), LogisticRegression(), n_folds=3, random_state=1)
+    if kind not in (TLearner, SLearner):
+        model.set_params(effect_learner=LINE)
+    new = trial[list("abcd")].iloc[:50]
+    roles = {**ROLES, "nuisances": given, "cluster": "site"}
+    Counted.fits = 0
+    want = model.fit(trial, "y", **roles).predict(new)
+    whole, Counted.fits = Counted.fits, 0
+    got = clone(model)._fit_predictor(trial, "y", **roles).predict(new)
+    np.testing.assert_array_equal(got, want)
+    assert Counted.fits <= 0.4 * whole
+
+
+def test_what_is_learned_how_often(trial):
+    """Known propensity, three folds: nothing is fitted that is not used."""
+    counts = {}
+    for kind in (DRLearner, RLearner, XLearner):
+        Counted.fits = 0
+        kind(Counted(), effect_learner=LINE, n_folds=3).fit(
+            trial, "y", nuisances={"propensity": 0.5}, **ROLES
+        )
+        counts[kind] = Counted.fits
+    # Expected outcome over folds (3); then for each fold (3) and for all rows (1):
+    assert counts[DRLearner] == 3 + (3 + 1) * 3 * 2  # each arm over inner folds
+    assert counts[RLearner] == 3 + 3 * 3  # expected outcome over inner folds; all rows have it
+    assert counts[XLearner] == 3 + (3 + 1) * 2  # each arm
