@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -130,12 +129,11 @@ def _studentised(scores: FloatArray) -> FloatArray:
 
 def _all_signs(G: int) -> Iterator[FloatArray]:
     pattern = (np.arange(2**G)[:, None] >> np.arange(G)) & 1
-    yield 2.0 * pattern - 1.0
+    yield np.where(pattern == 1, 1.0, -1.0)
 
 
 def _draws(G: int, weights: str, count: int, rng: RandomState) -> Iterator[FloatArray]:
     root, step = root_seed(rng), max(1, BLOCK // G)
     values = np.array([-1.0, 1.0]) if weights == "rademacher" else np.concatenate([-WEBB, WEBB])
     for block, start in enumerate(range(0, count, step)):
-        drawn: Any = generator(root, block).choice(values, (min(step, count - start), G))
-        yield drawn
+        yield generator(root, block).choice(values, (min(step, count - start), G))
