@@ -11,6 +11,8 @@ from ._interpret import land_cover_shares as land_cover_shares
 from ._interpret import occlusion_map as occlusion_map
 from ._interpret import plot_effect_map as plot_effect_map
 from ._interpret import plot_exemplars as plot_exemplars
+from ._placebo import PlaceboTransport as PlaceboTransport
+from ._placebo import placebo_transport as placebo_transport
 from ._ranking import RankingEvaluation as RankingEvaluation
 from ._sequence import ImageSequence as ImageSequence
 from ._spectral import SpectralFeatures as SpectralFeatures
@@ -25,6 +27,7 @@ __all__ = [
     "ImageSequence",
     "ImageSequenceCATE",
     "LandCoverReport",
+    "PlaceboTransport",
     "RandomConvolutionFeatures",
     "RankingEvaluation",
     "RepresentationComparison",
@@ -38,6 +41,7 @@ __all__ = [
     "describe_land_cover",
     "land_cover_shares",
     "occlusion_map",
+    "placebo_transport",
     "plot_effect_map",
     "plot_exemplars",
 ]

@@ -489,6 +489,32 @@ class ImageSequence:
         return effective_jobs(get_option("n_jobs") if n_jobs is None else n_jobs)
 
     @classmethod
+    def from_npy(cls, files: Any, **options: Any) -> ImageSequence:
+        """Images kept as one ``.npy`` file a place, read as they are needed.
+
+        Parameters
+        ----------
+        files : path of a folder, or sequence of paths
+            Files of shape ``(T, H, W, C)`` or ``(H, W, C)``, all alike. A folder stands for its
+            files in the order of their names.
+        **options
+            What :class:`ImageSequence` takes.
+
+        Returns
+        -------
+        ImageSequence
+            One place a file.
+
+        Raises
+        ------
+        DataError
+            A file is missing, is no array, or differs from the first in shape or dtype.
+        """
+        from causalfair.imagery._files import FileStack
+
+        return cls(FileStack(files), **options)
+
+    @classmethod
     def from_geotiffs(cls, paths: Any, **options: Any) -> ImageSequence:
         """Chips around points, cut from georeferenced rasters (extra ``imagery``).
 
