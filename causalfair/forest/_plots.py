@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from causalfair.reporting.plot import new_axes
 
-__all__ = ["toc_curves", "toc_plot"]
+__all__ = ["finish_toc", "toc_curves", "toc_plot"]
 
 
 def toc_plot(rate: Any, *, ax: Any = None, level: float = 0.95) -> Any:
@@ -27,10 +27,11 @@ def toc_plot(rate: Any, *, ax: Any = None, level: float = 0.95) -> Any:
                 color=color, alpha=0.18, linewidth=0,
             )  # fmt: skip
     ax.legend(frameon=False)
-    return _finish(ax)
+    return finish_toc(ax)
 
 
-def _finish(ax: Any) -> Any:
+def finish_toc(ax: Any) -> Any:
+    """Axes of a TOC curve."""
     ax.axhline(0.0, color="0.55", linewidth=1.0, linestyle=(0, (4, 3)), zorder=0)
     ax.set_xlim(0.0, 1.0)
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -50,4 +51,4 @@ def toc_curves(rates: Any, *, ax: Any = None) -> Any:
     if len(curves) > 1:
         ax.plot(q, curves.mean(axis=0), color="C0", linewidth=2.5, label="mean of samples")
         ax.legend(frameon=False)
-    return _finish(ax)
+    return finish_toc(ax)

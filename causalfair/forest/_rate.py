@@ -288,7 +288,10 @@ def rank_average_treatment_effect(
     for value in priorities.values():
         _check_origin(origin_of(value), origin_of(scores), priority_from)
     gamma = check_numeric(scores, "scores", owner=OWNER)
-    arrays = {k: check_numeric(v, f"priority {k!r}", owner=OWNER) for k, v in priorities.items()}
+    arrays = {
+        k: check_numeric(v, f"priority {k!r}" if k else "priority", owner=OWNER)
+        for k, v in priorities.items()
+    }
     check_lengths(owner=OWNER, scores=gamma, **arrays)
     weight = _weights(sample_weight, gamma)
     codes = None if cluster is None else _codes(cluster, gamma)

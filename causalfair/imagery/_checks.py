@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair._core.validation import check_numeric
-from causalfair.exceptions import DataError
+from causalfair.exceptions import CausalFairWarning, DataError
 
 __all__ = ["check_bands", "check_coords", "check_dimensions", "check_units"]
 
@@ -23,6 +24,14 @@ def check_dimensions(images: Any, mask: Any) -> bool:
     if 0 in images.shape:
         raise DataError(
             f"ImageSequence got images of shape {tuple(images.shape)}: nothing in them."
+        )
+    high, wide, deep = images.shape[-3:]
+    if wide == deep >= 8 > high:
+        warn(
+            f"ImageSequence: images of shape {tuple(images.shape)} are read as {deep} bands of "
+            f"{high} x {wide} pixels. If bands come before height and width, move them to the end: "
+            "np.moveaxis(images, -3, -1).",
+            CausalFairWarning,
         )
     if mask is not None and tuple(mask.shape) != tuple(images.shape[:-1]):
         raise DataError(

@@ -297,6 +297,12 @@ def compare_representations(
     if representations is None:
         representations = {"random convolution": SequenceFeatures()}
     learners = {"forest": None} if learners is None else learners
+    for label, value in (("representations", representations), ("learners", learners)):
+        if not isinstance(value, Mapping) or not value:
+            raise ParameterError(
+                f"{owner} got {label} of type {type(value).__name__}; give names and objects, as "
+                f'in {label}={{"name": ...}}.'
+            )
     sources = _sources(data_sources, X, sequence.shape[1], owner)
     unknown = [s for s in spaces if s not in SPACES] + [m for m in metrics if m not in METRICS]
     if unknown:

@@ -9,6 +9,7 @@ import numpy as np
 
 from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray, IntArray
+from causalfair._core.validation import check_no_missing
 from causalfair.exceptions import CausalFairWarning, DataError, IdentificationError, ParameterError
 from causalfair.imagery._compress import Compressor
 
@@ -148,20 +149,40 @@ def assignment_probability(
             if np.ndim(propensity) == 0
             else np.asarray(propensity, float)
         )
-        return e, "probability of treatment given"
+        return _checked(e, n, owner), "probability of treatment given"
     if strata is None:
         return np.full(n, w.mean()), f"probability of treatment: the observed share, {w.mean():.3f}"
-    labels, codes = np.unique(np.asarray(strata), return_inverse=True)
-    if codes.size != n:
-        raise DataError(f"{owner}: strata has {codes.size} values for {n} units.")
+    values = np.asarray(strata)
+    if values.shape != (n,):
+        raise DataError(f"{owner}: strata has shape {values.shape} for {n} units.")
+    check_no_missing(values, "strata", owner=owner)
+    labels, codes = np.unique(values, return_inverse=True)
     share = np.bincount(codes, weights=w) / np.bincount(codes)
     one_arm = (share == 0) | (share == 1)
     if one_arm.any():
         raise IdentificationError(
             f"{owner}: {int(one_arm.sum())} of {labels.size} strata have one arm only, the first "
-            f"being {labels[one_arm][0]!r}; leave those units out or merge strata."
+            f"being {str(labels[one_arm][0])!r}; leave those units out or merge strata."
         )
     return share[codes], f"probability of treatment: observed shares in {labels.size} strata"
+
+
+def _checked(e: FloatArray, n: int, owner: str) -> FloatArray:
+    """Given probabilities of treatment: one a unit, strictly between 0 and 1."""
+    check_no_missing(e, "propensity", owner=owner)
+    if e.shape != (n,):
+        raise DataError(
+            f"{owner}: propensity has shape {e.shape} for {n} units; give one number, or one a "
+            "unit."
+        )
+    outside = int(((e <= 0) | (e >= 1)).sum())
+    if outside:
+        raise IdentificationError(
+            f"{owner}: propensity must lie strictly between 0 and 1; {outside} of {n} value(s) do "
+            f"not (range {e.min():.4g} to {e.max():.4g}). Units that are always or never treated "
+            "have no comparison: leave them out."
+        )
+    return e
 
 
 def refuse_copies(tabular: Any, w: FloatArray, owner: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ from causalfair.imagery._design import (
 )
 from causalfair.imagery._features import SequenceFeatures
 from causalfair.imagery._fitted import FittedEffects, feature_names
+from causalfair.imagery._frames import FrameEncoder
 from causalfair.imagery._sequence import ImageSequence, as_sequence
 from causalfair.imagery._spatial import spatial_groups
 from causalfair.imagery._support import Calendar, SupportReference
@@ -241,7 +243,20 @@ class ImageSequenceCATE(FittedEffects):
     def _learner(self) -> Any:
         from causalfair.forest import CausalForest
 
-        return CausalForest() if self.learner is None else self.learner
+        learner = CausalForest() if self.learner is None else self.learner
+        known = not isinstance(learner, type) and "treatment" in signature(learner.fit).parameters
+        if not known:
+            name = learner.__name__ if isinstance(learner, type) else type(learner).__name__
+            remedy = (
+                f"give an instance, {name}()."
+                if isinstance(learner, type)
+                else f"wrap it, as in RLearner(effect_learner={name}())."
+            )
+            raise ParameterError(
+                f"{OWNER} got learner={name}, which does not learn effects (its fit takes no "
+                f"treatment). Use one of causalfair.forest; {remedy}"
+            )
+        return learner
 
     def _roles(
         self, X: Any, y: Any, treatment: Any, covariates: Any, cluster: Any, sample_weight: Any,
@@ -301,9 +316,15 @@ class ImageSequenceCATE(FittedEffects):
             _check_latest(representation, seen)
             raw = np.asarray(representation.fit_transform(seen), dtype=np.float64)
             if raw.ndim != 2 or len(raw) != len(seen.row_image):
+                name = type(representation).__name__
+                hint = (
+                    f" Frames have to be pooled: SequenceFeatures({name}(...))."
+                    if isinstance(representation, FrameEncoder)
+                    else ""
+                )
                 raise DataError(
                     f"{OWNER}: the representation returned shape {raw.shape} for "
-                    f"{len(seen.row_image)} places; it must be (n_images, D)."
+                    f"{len(seen.row_image)} places; it must be (n_images, D).{hint}"
                 )
             if not np.isfinite(raw).all():
                 raise DataError(f"{OWNER}: the representation returned missing values.")

@@ -102,7 +102,7 @@ def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
     ----------
     model : ImageSequenceCATE
         Fitted model.
-    shares : pandas.DataFrame of shape (n_units, k)
+    shares : frame or array of shape (n_units, k)
         Land-cover shares of each unit's place, summing to one, or other characteristics.
 
     Returns
@@ -134,6 +134,7 @@ def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
     from scipy.stats import spearmanr
 
     sample = model.effect_model_.sample_
+    shares = _as_frame(shares)
     if len(shares) != sample.n:
         raise DataError(
             f"describe_land_cover: shares has {len(shares)} rows, the trial {sample.n} units."
@@ -145,6 +146,21 @@ def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
         {name: float(spearmanr(effect, shares[name]).statistic) for name in shares.columns}
     )
     return LandCoverReport(projection, _contrast(shares, effect, sample), correlation)
+
+
+def _as_frame(shares: Any) -> Any:
+    """A pandas table of a frame of any library, or of an array with numbered columns."""
+    import pandas as pd
+
+    if isinstance(shares, pd.DataFrame):
+        return shares
+    if hasattr(shares, "to_pandas"):
+        return shares.to_pandas()
+    values = np.asarray(shares, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2:
+        raise DataError(f"describe_land_cover: shares has shape {values.shape}; give (n_units, k).")
+    return pd.DataFrame(values, columns=[f"x{j}" for j in range(values.shape[1])])
 
 
 def _contrast(shares: Any, effect: FloatArray, sample: Any) -> Any:

@@ -151,17 +151,19 @@ class RankingEvaluation:
         matplotlib.axes.Axes
             The axes drawn on.
         """
+        from causalfair.forest._plots import finish_toc
         from causalfair.reporting.plot import new_axes
 
         ax = new_axes(ax)
         curve = next(iter(self.toc.values()))
         q, low, high = curve["q"], curve["conf_low"], curve["conf_high"]
-        ax.fill_between(q, low, high, alpha=0.2, linewidth=0)
-        ax.plot(q, curve["estimate"])
-        ax.axhline(0.0, color="0.5", linewidth=0.8)
-        ax.set_xlabel("share treated, highest predicted effect first")
-        ax.set_ylabel("gain in average effect")
+        ax.fill_between(q, low, high, alpha=0.18, linewidth=0)
+        shown = [f"{v.names[0]} = {v.estimate[0]:.3g}" for v in self.estimates.values()]
+        ax.plot(q, curve["estimate"], linewidth=2, label=", ".join(shown))
+        ax.legend(frameon=False)
         ax.set_title("Targeting operator characteristic", loc="left")
+        finish_toc(ax)
+        ax.set_xlabel("share treated, highest predicted effect first")
         return ax
 
 

@@ -293,7 +293,18 @@ class ImageSequence:
         ImageSequence
             A view with the images those units use.
         """
-        chosen = np.arange(self.n_units)[np.asarray(units)]
+        asked = np.asarray(units)
+        short = asked.dtype.kind == "b" and asked.shape != (self.n_units,)
+        if short or (
+            asked.dtype.kind in "iu"
+            and asked.size
+            and (asked.max() >= self.n_units or asked.min() < -self.n_units)
+        ):
+            raise DataError(
+                f"ImageSequence.subset: units do not fit {self.n_units} units; give one Boolean a "
+                "unit, or unit numbers below that."
+            )
+        chosen = np.arange(self.n_units)[asked]
         if chosen.size == 0:
             raise DataError("ImageSequence.subset got no unit.")
         keep = np.unique(self.image_of_unit[chosen])
