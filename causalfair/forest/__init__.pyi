@@ -7,6 +7,8 @@ from ._learners import TLearner as TLearner
 from ._learners import XLearner as XLearner
 from ._policy import policy_value as policy_value
 from ._policy import treat_top as treat_top
+from ._policy_tree import PolicyTree as PolicyTree
+from ._policy_tree import learn_policy_tree as learn_policy_tree
 from ._ranking import RankingValidation as RankingValidation
 from ._ranking import validate_ranking as validate_ranking
 from ._rate import RATE as RATE
@@ -19,12 +21,14 @@ __all__ = [
     "CalibrationTest",
     "CausalForest",
     "DRLearner",
+    "PolicyTree",
     "RLearner",
     "RankingValidation",
     "SLearner",
     "TLearner",
     "TunedForest",
     "XLearner",
+    "learn_policy_tree",
     "policy_value",
     "rank_average_treatment_effect",
     "treat_top",

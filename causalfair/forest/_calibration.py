@@ -14,7 +14,7 @@ from causalfair.exceptions import DataError
 from causalfair.forest._regression import least_squares
 from causalfair.forest._sample import EffectSample
 
-__all__ = ["CalibrationTest", "best_linear_projection", "calibration_test"]
+__all__ = ["CalibrationTest", "best_linear_projection", "calibration_test", "numeric_columns"]
 
 MEAN, DIFFERENTIAL = "mean prediction", "differential prediction"
 
@@ -137,14 +137,14 @@ def best_linear_projection(X: Any, sample: EffectSample, owner: str) -> Any:
     names = ["(intercept)"]
     design = np.ones((sample.n, 1))
     if X is not None:
-        values, labels = _columns(X, owner)
+        values, labels = numeric_columns(X, owner)
         check_lengths(owner=owner, **{"X": values, "training rows": sample.effect})
         design = np.column_stack([design, values])
         names += labels
     return least_squares(design, sample.scores, names, owner=owner, **sample.inference())
 
 
-def _columns(X: Any, owner: str) -> tuple[NDArray[np.float64], list[str]]:
+def numeric_columns(X: Any, owner: str) -> tuple[NDArray[np.float64], list[str]]:
     """Numeric columns and their names from a frame of any library, a Series or an array."""
     import narwhals.stable.v2 as nw
 
