@@ -181,12 +181,10 @@ class RandomConvolutionFeatures(FrameEncoder):
 
         K, size, _, C = self.filters_.shape
         _check_size((0, 0, *pixels.shape[1:]), size, self.grid, "transform")
-        d = size * size * C
-        padded = np.zeros((-(-d // 4) * 4, K), dtype=np.float32)
-        padded[:d] = self.filters_.reshape(K, d).T
+        filters = np.ascontiguousarray(self.filters_.reshape(K, size * size * C).T)
         out = np.empty((len(pixels), self.grid**2 * 2 * K), dtype=np.float32)
         rectified_means(
-            np.ascontiguousarray(pixels, dtype=np.float32), np.ascontiguousarray(valid), padded,
+            np.ascontiguousarray(pixels, dtype=np.float32), np.ascontiguousarray(valid), filters,
             size, np.float32(self.bias_), self.grid, 0.0, out,
         )  # fmt: skip
         if not self.band_statistics:

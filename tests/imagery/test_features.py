@@ -294,3 +294,16 @@ def test_torch_absent_names_the_extra(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"causalfair\[torch\]"):
         TorchFrameEncoder(object()).fit(images)
+
+
+def test_threads_of_the_linear_algebra_change_nothing():
+    """Responses are matrix products, which BLAS may split; the encoder keeps it to one thread."""
+    from threadpoolctl import threadpool_limits
+
+    pixels = np.random.default_rng(0).random((4, 1, 96, 96, 4), dtype=np.float32)
+    encoder = RandomConvolutionFeatures(1024, n_patches=3000, random_state=0).fit(pixels)
+    want = encoder.transform(pixels)
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            np.testing.assert_array_equal(encoder.transform(pixels), want)
+            np.testing.assert_array_equal(encoder.set_params(n_jobs=2).transform(pixels), want)
