@@ -11,6 +11,8 @@ from ._interpret import land_cover_shares as land_cover_shares
 from ._interpret import occlusion_map as occlusion_map
 from ._interpret import plot_effect_map as plot_effect_map
 from ._interpret import plot_exemplars as plot_exemplars
+from ._jitter import JitterStudy as JitterStudy
+from ._jitter import jitter_study as jitter_study
 from ._placebo import PlaceboTransport as PlaceboTransport
 from ._placebo import placebo_transport as placebo_transport
 from ._ranking import RankingEvaluation as RankingEvaluation
@@ -26,6 +28,7 @@ __all__ = [
     "ImageClusterEffects",
     "ImageSequence",
     "ImageSequenceCATE",
+    "JitterStudy",
     "LandCoverReport",
     "PlaceboTransport",
     "RandomConvolutionFeatures",
@@ -39,6 +42,7 @@ __all__ = [
     "Transport",
     "compare_representations",
     "describe_land_cover",
+    "jitter_study",
     "land_cover_shares",
     "occlusion_map",
     "placebo_transport",
