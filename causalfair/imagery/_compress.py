@@ -56,10 +56,14 @@ class Compressor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             self.components_, self.explained_ = None, np.ones(int(self.kept_.sum()))
             return self
         Z = self._standardise(X)
-        _, values, rows = np.linalg.svd(Z, full_matrices=False)
-        share = values**2 / (values**2).sum()
+        # Only leading components are kept, so the smaller of Z'Z and ZZ' is accurate enough, and
+        # several times cheaper than a singular value decomposition.
+        tall = Z.shape[0] >= Z.shape[1]
+        values, vectors = np.linalg.eigh(Z.T @ Z if tall else Z @ Z.T)
+        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        share = values / values.sum()
         m = resolve_components(self.n_components, share, len(X))
-        rows = rows[:m]
+        rows = vectors[:, :m].T if tall else (vectors[:, :m].T @ Z) / np.sqrt(values[:m, None])
         sign = np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
         self.components_, self.explained_ = rows * sign[:, None], share[:m]
         return self

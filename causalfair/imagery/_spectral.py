@@ -135,12 +135,15 @@ class SpectralFeatures(FrameEncoder):
 
 def band_moments(pixels: Any, valid: Any) -> tuple[FloatArray, FloatArray]:
     """Mean and standard deviation of each band over valid pixels, two (f, C) arrays."""
-    weight = valid[..., None].astype(np.float64)
-    count = weight.sum(axis=(1, 2))
+    f, H, W, C = pixels.shape
+    values = pixels.reshape(f, H * W, C).astype(np.float64)
+    weight = valid.reshape(f, 1, H * W).astype(np.float64)
+    count = weight.sum(axis=2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (pixels * weight).sum(axis=(1, 2)) / count
-        spread = weight * (pixels - mean[:, None, None]) ** 2  # two passes: no cancellation
-        sd = np.sqrt(spread.sum(axis=(1, 2)) / count)
+        mean = (weight @ values)[:, 0] / count
+        values -= mean[:, None]  # two passes: no cancellation
+        np.square(values, out=values)
+        sd = np.sqrt((weight @ values)[:, 0] / count)
     return mean, sd
 
 

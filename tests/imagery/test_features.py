@@ -296,6 +296,21 @@ def test_torch_absent_names_the_extra(images, monkeypatch):
         TorchFrameEncoder(object()).fit(images)
 
 
+@pytest.mark.parametrize("shape", [(200, 30), (30, 200), (50, 50)])
+def test_components_are_the_singular_vectors(shape):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=shape) @ np.diag(np.linspace(1, 4, shape[1])) + rng.normal(size=shape[1])
+    X[:, 1] += X[:, 2] * 3
+    got = Compressor(6).fit(X)
+    Z = (X - X.mean(axis=0)) / X.std(axis=0)
+    _, values, rows = np.linalg.svd(Z, full_matrices=False)
+    np.testing.assert_allclose(got.explained_, (values**2 / (values**2).sum())[:6], rtol=1e-9)
+    aligned = np.abs((got.components_ * rows[:6]).sum(axis=1))
+    np.testing.assert_allclose(aligned, 1, rtol=1e-9)
+    largest = np.abs(got.components_).argmax(axis=1)
+    assert (got.components_[np.arange(6), largest] > 0).all()
+
+
 def test_threads_of_the_linear_algebra_change_nothing():
     """Responses are matrix products, which BLAS may split; the encoder keeps it to one thread."""
     from threadpoolctl import threadpool_limits
