@@ -110,10 +110,12 @@ def placebo_transport(
     ----------
     model : ImageSequenceCATE
         Cloned and fitted; the argument stays as it is.
-    images, y, treatment, X, covariates, cluster, sample_weight, propensity, strata : object
+    images, y, treatment : object
         As for :meth:`ImageSequenceCATE.fit`.
     regions : array of shape (n_units,)
         Region of each unit, such as a province; few, and far enough apart to be different.
+    X, covariates, cluster, sample_weight, propensity, strata : object
+        As for :meth:`ImageSequenceCATE.fit`.
 
     Returns
     -------
