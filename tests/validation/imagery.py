@@ -6,21 +6,16 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from _tables import Table, run
 from scipy.stats import binom
 from sklearn.linear_model import RidgeCV
 
 from causalfair.datasets import make_image_sequence_trial
-from causalfair.exceptions import CausalFairWarning
 from causalfair.forest import CausalForest, rank_average_treatment_effect
 from causalfair.imagery import (
     ImageSequenceCATE,
@@ -29,7 +24,6 @@ from causalfair.imagery import (
     SpectralFeatures,
 )
 
-FOLDER = Path(__file__).parents[2] / "docs" / "_data" / "validation"
 POOLINGS: dict[str, Any] = {
     "last frame": "last",
     "mean": "mean",
@@ -167,57 +161,21 @@ def transport(replications: int) -> Iterator[dict]:
         }
 
 
-TABLES: dict[str, tuple[Callable[[int], Iterator[dict]], int, int]] = {
-    "imagery_representations": (representations, 10, 2),
-    "imagery_ranking_tests": (ranking_tests, 400, 20),
-    "imagery_rate_coverage": (rate_coverage, 400, 20),
-    "imagery_transport": (transport, 60, 15),
+def same_shares(
+    stored: pd.DataFrame, fresh: pd.DataFrame, _n_stored: int, _n_fresh: int
+) -> list[str]:
+    """Shares of variance explained move little between pairs of regions."""
+    gap = (fresh["variance explained"] - stored["variance explained"]).abs()
+    return [f"{fresh.iloc[k, 0]}: off by {g:.2f}" for k, g in gap.items() if g > 0.06]
+
+
+TABLES = {
+    "imagery_representations": Table(representations, 10, 2, compare=same_shares),
+    "imagery_ranking_tests": Table(ranking_tests, 400, 20),
+    "imagery_rate_coverage": Table(rate_coverage, 400, 20),
+    "imagery_transport": Table(transport, 60, 15),
 }
 
 
-def agree(stored: pd.DataFrame, fresh: pd.DataFrame, replications: int) -> list[str]:
-    """Where a small run lies outside what chance allows."""
-    complaints = []
-    for column in ("coverage", "rejections"):
-        if column not in fresh:
-            continue
-        for (_, old), (_, new) in zip(stored.iterrows(), fresh.iterrows(), strict=True):
-            if np.isnan(old[column]):
-                continue
-            p = min(max(old[column], 0.02), 0.98)
-            low, high = binom.ppf([0.0005, 0.9995], replications, p) / replications
-            if not low <= new[column] <= high:
-                complaints.append(
-                    f"{old.iloc[0]}: {column} {new[column]:.3f}, stored {old[column]}"
-                )
-    if "variance explained" in fresh:
-        gap = (fresh["variance explained"] - stored["variance explained"]).abs()
-        complaints += [f"{fresh.iloc[k, 0]}: off by {g:.2f}" for k, g in gap.items() if g > 0.06]
-    return complaints
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=sorted(TABLES))
-    options = parser.parse_args()
-    warnings.simplefilter("ignore", CausalFairWarning)
-    complaints = []
-    for name, (make, full, quick) in TABLES.items():
-        if options.only not in (None, name):
-            continue
-        start = time.perf_counter()
-        replications = quick if options.quick else full
-        table = pd.DataFrame(make(replications)).round(3)
-        print(f"{name}: {replications} replications, {time.perf_counter() - start:.0f} s")
-        print(table.to_string(index=False), flush=True)
-        path = FOLDER / f"{name}.csv"
-        if options.quick:
-            complaints += agree(pd.read_csv(path), table, replications)
-        else:
-            table.to_csv(path, index=False)
-    sys.exit("\n".join(complaints) or None)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, TABLES)
