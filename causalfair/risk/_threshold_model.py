@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import ParameterError
@@ -58,6 +58,15 @@ class ThresholdPriors:
                 f"ThresholdPriors got standard deviations {spreads}; all must be positive."
             )
 
+    def as_array(self) -> FloatArray:
+        """(11,) in the order of the attributes."""
+        return np.array(
+            [
+                *self.guilt, *self.signal, *self.threshold, self.threshold_spread,
+                self.place_guilt, self.place_signal, self.region_guilt, self.region_signal,
+            ]
+        )  # fmt: skip
+
 
 def named_priors(name: str, form: str) -> ThresholdPriors:
     """Published priors of the two forms, or weaker ones."""
@@ -71,7 +80,7 @@ def named_priors(name: str, form: str) -> ThresholdPriors:
 
 @dataclass(frozen=True)
 class SearchCells:
-    """Counts of a group in a place.
+    """Counts of a group in a place, sorted by place.
 
     Attributes
     ----------
@@ -121,109 +130,71 @@ class ThresholdModel:
 
     A cell's coordinate is its search rate, as the distance of its logit from the observed one in
     standard errors; thresholds follow from it and the signal law. Search rates are what the data
-    know best, so that the coordinates are nearly independent a posteriori.
+    know best, so that the posterior is nearly normal in these coordinates.
+
+    Attributes
+    ----------
+    n_dim : int
+        Number of coordinates; the order is told in the kernels.
+    n_shared : int
+        How many come first and belong to groups and regions.
+    first : (n_places + 1,) int array
+        First cell of each place; the coordinates of place d start at
+        ``n_shared + 2 d + first[d]``.
+    anchor : (n, 7) array
+        Where root searches start: threshold, f, e and rate, slopes of the threshold in these.
     """
 
     def __init__(self, cells: SearchCells, priors: ThresholdPriors, form: str) -> None:
         self.cells, self.priors, self.beta = cells, priors, form == "beta"
-        r, d = len(cells.groups), len(cells.places)
-        g = 0 if cells.region is None else len(cells.regions)
-        sizes = {
-            "guilt": r, "signal": r, "threshold": r, "log_spread": r,
-            "place_guilt": d, "place_signal": d, "region_guilt": g, "region_signal": g,
-            "rate": cells.n,
-        }  # fmt: skip
-        ends = np.cumsum(list(sizes.values()))
-        self.slices = {
-            name: slice(int(end - size), int(end))
-            for (name, size), end in zip(sizes.items(), ends, strict=True)
-        }
-        self.n_dim = int(ends[-1])
-        self._counts = cells.counts()
+        r, places = len(cells.groups), len(cells.places)
+        self.n_shared = 4 * r + 2 * len(cells.regions)
+        self.n_dim = self.n_shared + 2 * places + cells.n
+        self.log_spread = slice(3 * r, 4 * r)
+        self.first = np.searchsorted(cells.place, np.arange(places + 1))
+        region = np.empty(0, dtype=np.int64) if cells.region is None else cells.region
         searched, left = cells.searches + 0.5, cells.stops - cells.searches + 0.5
-        self._center, self._error = np.log(searched / left), np.sqrt(1 / searched + 1 / left)
+        scale = np.column_stack([np.log(searched / left), np.sqrt(1 / searched + 1 / left)])
+        self.layout = (r, self.first, cells.group, region)
+        self._data = (cells.counts(), priors.as_array(), scale)
         # A fixed start of the root search: same coordinates, same bits.
-        self._start = np.full(cells.n, priors.threshold[0])
-        f, e, rate = self.coordinates(np.zeros(self.n_dim))
-        self._start = self._solve(f, e, rate)
-        shift = self._solve(f, e, rate + 1e-3) - self._solve(f, e, rate - 1e-3)
+        self.anchor = np.zeros((cells.n, 7))
+        self.anchor[:, 0] = priors.threshold[0]
+        self.anchor_at(np.zeros(self.n_dim))
         # Precision of a cell's threshold by its search rate alone.
-        self._precision = 1.0 / (self._error * shift / 2e-3) ** 2
+        self._precision = 1.0 / (scale[:, 1] * self.anchor[:, 6]) ** 2
 
     def start(self) -> FloatArray:
         """Observed search rates, thresholds around their mean, the rest at the prior's centre."""
         x = np.zeros(self.n_dim)
-        c, q = self.cells, self.priors
-        count = np.bincount(c.group)
-        mean = np.bincount(c.group, self._start) / count
-        spread = np.sqrt(np.bincount(c.group, (self._start - mean[c.group]) ** 2) / count)
-        x[self.slices["threshold"]] = (mean - q.threshold[0]) / q.threshold[1]
-        x[self.slices["log_spread"]] = np.log(np.maximum(spread / q.threshold_spread, 0.05))
+        c, q, u = self.cells, self.priors, self.anchor[:, 0]
+        r, count = len(c.groups), np.bincount(c.group)
+        mean = np.bincount(c.group, u) / count
+        spread = np.sqrt(np.bincount(c.group, (u - mean[c.group]) ** 2) / count)
+        x[2 * r : 3 * r] = (mean - q.threshold[0]) / q.threshold[1]
+        x[self.log_spread] = np.log(np.maximum(spread / q.threshold_spread, 0.05))
         return x
 
-    def coordinates(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(f, e, rate) of every cell: logit guilt, log signal, logit search rate."""
-        c, q, s = self.cells, self.priors, self.slices
-        f = (q.guilt[0] + q.guilt[1] * x[s["guilt"]])[c.group]
-        e = (q.signal[0] + q.signal[1] * x[s["signal"]])[c.group]
-        f = f + q.place_guilt * x[s["place_guilt"]][c.place]
-        e = e + q.place_signal * x[s["place_signal"]][c.place]
-        if c.region is not None:
-            at = c.region[c.place]
-            f = f + q.region_guilt * x[s["region_guilt"]][at]
-            e = e + q.region_signal * x[s["region_signal"]][at]
-        return f, e, self._center + self._error * x[s["rate"]]
-
-    def start_roots_at(self, x: FloatArray) -> None:
+    def anchor_at(self, x: FloatArray) -> None:
         """Start later root searches at the thresholds of ``x``: fewer steps, same roots."""
-        self._start = self._solve(*self.coordinates(x))
+        from causalfair.risk._kernels_threshold import threshold_anchors
 
-    def _solve(self, f: FloatArray, e: FloatArray, rate: FloatArray) -> FloatArray:
-        from causalfair.risk._kernels_normal import threshold_solutions
+        _, prior, scale = self._data
+        self.anchor = threshold_anchors(x, self.beta, *self.layout, prior, scale, self.anchor)
 
-        u = np.empty(self.cells.n)
-        threshold_solutions(self.beta, f, e, rate, self._start, u)
-        return u
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """What the kernels want after the coordinates."""
+        return (*self.layout, *self._data, self.anchor)
 
     def density(self, x: FloatArray, *, jacobian: float = 1.0) -> tuple[float, FloatArray]:
         """Log posterior density and its gradient; ``jacobian=0`` as :meth:`marginal` needs it."""
-        from causalfair.risk._kernels_normal import threshold_cells
+        from causalfair.risk._kernels_threshold import threshold_log_posterior
 
-        c, q, s = self.cells, self.priors, self.slices
-        f, e, rate = self.coordinates(x)
-        mean = (q.threshold[0] + q.threshold[1] * x[s["threshold"]])[c.group]
-        spread = q.threshold_spread * np.exp(x[s["log_spread"]])
-        # Chains run in threads: no buffer is shared between calls.
-        by_cell, u = np.empty((c.n, 3)), np.empty(c.n)
-        value = float(
-            threshold_cells(
-                self.beta, jacobian, f, e, rate, self._counts, mean, spread[c.group], self._start,
-                u, by_cell,
-            )
-        )  # fmt: skip
-        z = (u - mean) / spread[c.group]
-        by_f, by_e, by_rate = by_cell.T
-        # Standard normal coordinates, but rates (their prior is the thresholds') and spreads.
-        gradient = -x
-        gradient[s["rate"]] = self._error * by_rate
-        scaled = np.exp(2.0 * x[s["log_spread"]])
-        r, d = len(c.groups), len(c.places)
-        gradient[s["log_spread"]] = 1.0 - scaled + np.bincount(c.group, z * z - 1.0, r)
-        normal = np.concatenate(
-            [x[: s["log_spread"].start], x[s["log_spread"].stop : s["rate"].start]]
+        found: tuple[float, FloatArray] = threshold_log_posterior(
+            x, self.beta, jacobian, *self.arrays
         )
-        value += float(np.sum(x[s["log_spread"]] - 0.5 * scaled) - 0.5 * normal @ normal)
-        gradient[s["guilt"]] += q.guilt[1] * np.bincount(c.group, by_f, r)
-        gradient[s["signal"]] += q.signal[1] * np.bincount(c.group, by_e, r)
-        gradient[s["threshold"]] += q.threshold[1] * np.bincount(c.group, z / spread[c.group], r)
-        at_place = np.bincount(c.place, by_f, d), np.bincount(c.place, by_e, d)
-        gradient[s["place_guilt"]] += q.place_guilt * at_place[0]
-        gradient[s["place_signal"]] += q.place_signal * at_place[1]
-        if c.region is not None:
-            g = len(c.regions)
-            gradient[s["region_guilt"]] += q.region_guilt * np.bincount(c.region, at_place[0], g)
-            gradient[s["region_signal"]] += q.region_signal * np.bincount(c.region, at_place[1], g)
-        return value, gradient
+        return found
 
     def marginal(self, x: FloatArray) -> tuple[float, FloatArray]:
         """Density with the cells' rates integrated out, to first order; it has a mode.
@@ -233,38 +204,29 @@ class ThresholdModel:
         of its threshold to the spread.
         """
         value, gradient = self.density(x, jacobian=0.0)
-        at = self.slices["log_spread"]
+        at = self.log_spread
         spread2 = (self.priors.threshold_spread * np.exp(x[at])[self.cells.group]) ** 2
         informed = self._precision * spread2
         value += float(np.sum(0.5 * np.log(informed / (1.0 + informed))))
         gradient[at] += np.bincount(self.cells.group, 1.0 / (1.0 + informed))
         return value, gradient
 
-    def thresholds(self, x: FloatArray) -> FloatArray:
-        """Threshold of every cell as a probability of guilt."""
-        f, e, rate = self.coordinates(x)
-        u = self._solve(f, e, rate)
-        if self.beta:
-            return np.asarray(expit(u))
-        delta = np.exp(e)
-        return np.asarray(expit(f + delta * u - 0.5 * delta**2))
+    def report(self, x: FloatArray) -> dict[str, FloatArray]:
+        """Thresholds (as probabilities of guilt) and rates of cells; parameters of groups."""
+        from causalfair.risk._kernels_threshold import threshold_reports
 
-    def rates(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Search rate and hit rate of every cell."""
-        from causalfair.risk._kernels_normal import threshold_masses
-
-        f, e, rate = self.coordinates(x)
-        masses = np.empty((self.cells.n, 3))
-        threshold_masses(self.beta, f, e, self._solve(f, e, rate), masses)
-        hit, miss = np.exp(masses[:, 0]), np.exp(masses[:, 1])
-        return hit + miss, hit / (hit + miss)
-
-    def group_parameters(self, x: FloatArray) -> dict[str, FloatArray]:
-        """Group-level parameters on their own scale."""
-        q, s = self.priors, self.slices
+        _, prior, scale = self._data
+        threshold, search, hit = threshold_reports(
+            x, self.beta, *self.layout, prior, scale, self.anchor
+        )
+        q = self.priors
+        guilt, signal, location, log_spread = x[: 4 * len(self.cells.groups)].reshape(4, -1)
         return {
-            "guilt": q.guilt[0] + q.guilt[1] * x[s["guilt"]],
-            "signal": q.signal[0] + q.signal[1] * x[s["signal"]],
-            "location": q.threshold[0] + q.threshold[1] * x[s["threshold"]],
-            "spread": q.threshold_spread * np.exp(x[s["log_spread"]]),
+            "cell_threshold": threshold,
+            "search_rate": search,
+            "hit_rate": hit,
+            "guilt": q.guilt[0] + q.guilt[1] * guilt,
+            "signal": q.signal[0] + q.signal[1] * signal,
+            "location": q.threshold[0] + q.threshold[1] * location,
+            "spread": q.threshold_spread * np.exp(log_spread),
         }

@@ -6,7 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.special import betainc, expit, ndtr
+from naive import threshold as naive
+from scipy.special import betainc, expit, log_ndtr, ndtr
 
 from causalfair.datasets import load_police_searches, make_threshold_searches
 from causalfair.exceptions import (
@@ -18,21 +19,29 @@ from causalfair.exceptions import (
     WeakIdentificationWarning,
 )
 from causalfair.risk import ThresholdPriors, ThresholdTest, outcome_test
-from causalfair.risk._kernels_normal import threshold_masses, threshold_solutions
-from causalfair.risk._threshold import posterior_mode
+from causalfair.risk._kernels_threshold import (
+    solve_threshold,
+    threshold_coordinates,
+    threshold_masses,
+    threshold_whitened,
+)
+from causalfair.risk._threshold_geometry import (
+    _arrow,
+    _blocks,
+    _curvature,
+    posterior_mode,
+    whiten,
+)
 from causalfair.risk._threshold_model import SearchCells, ThresholdModel, named_priors
 
 ROLES = {"searches": "searches", "stops": "stops", "group": "group", "place": "place"}
 
 
-def masses(beta, f, e, u):
-    out = np.empty((len(f), 3))
-    threshold_masses(beta, f, e, u, out)
-    return out
+BETA = [False, True]
 
 
-def twin(beta, f, e, u):
-    """P(search and hit), P(search and miss), P(no search) from distribution functions."""
+def by_distribution_functions(beta, f, e, u):
+    """P(search and hit), P(search and miss), P(no search)."""
     phi, size = expit(f), np.exp(e)
     if beta:
         a, b, t = size * phi, size * (1 - phi), expit(u)
@@ -42,32 +51,46 @@ def twin(beta, f, e, u):
     return phi * ndtr(size - u), (1 - phi) * ndtr(-u), stay
 
 
-@pytest.mark.parametrize(("beta", "tolerance"), [(True, 1e-6), (False, 1e-12)])
-def test_masses_equal_their_twin_and_add_to_one(beta, tolerance):
+@pytest.mark.parametrize("beta", BETA)
+def test_masses_equal_distribution_functions(beta):
     rng = np.random.default_rng(0)
     f, e, u = rng.normal(-2, 1, 200), rng.normal(1.5, 0.7, 200), rng.normal(-1, 1, 200)
-    found = np.exp(masses(beta, f, e, u))
-    np.testing.assert_allclose(found, np.column_stack(twin(beta, f, e, u)), rtol=tolerance)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-7)
+    hit, miss, stay = by_distribution_functions(beta, f, e, u)
+    found = threshold_masses(beta, f, e, u)
+    # The distribution functions themselves lose digits far out: relative to 1e-10 of all people.
+    np.testing.assert_allclose(np.exp(found[:, 0]), hit, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(np.exp(found[:, 1]), miss, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(found[:, 2], np.log((hit + miss) / stay), rtol=1e-10, atol=1e-10)
 
 
-def test_far_tails_stay_finite_where_one_minus_a_distribution_function_is_zero():
-    f, e, u = np.array([-2.0]), np.array([0.5]), np.array([12.0])
-    found = masses(False, f, e, u)
-    assert np.isfinite(found).all()
-    assert 1 - ndtr(12.0) == 0.0
-    assert found[0, 1] < -70
+@pytest.mark.parametrize("beta", BETA)
+def test_masses_equal_their_twin(beta):
+    rng = np.random.default_rng(1)
+    f, e, u = rng.uniform(-5, 1, 40), rng.uniform(-0.5, 4, 40), rng.uniform(-5, 2, 40)
+    for found, *cell in zip(threshold_masses(beta, f, e, u), f, e, u, strict=True):
+        hit, miss, stay, _ = np.real(naive.masses(beta, *cell))
+        expected = [np.log(hit), np.log(miss), np.log((hit + miss) / stay)]
+        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("beta", [True, False])
-def test_the_threshold_with_a_given_search_rate(beta):
+@pytest.mark.parametrize("u", [12.0, 45.0, -45.0])
+def test_far_tails_stay_finite_where_one_minus_a_distribution_function_is_zero(u):
+    f, e, at = np.array([-2.0]), np.array([0.5]), np.array([u])
+    hit, miss, rate = threshold_masses(False, f, e, at)[0]
+    phi, size = expit(-2.0), np.exp(0.5)
+    assert hit == pytest.approx(np.log(phi) + log_ndtr(size - u), rel=1e-12)
+    assert miss == pytest.approx(np.log1p(-phi) + log_ndtr(-u), rel=1e-12)
+    stay = np.logaddexp(np.log(phi) + log_ndtr(u - size), np.log1p(-phi) + log_ndtr(u))
+    assert rate == pytest.approx(np.logaddexp(hit, miss) - stay, rel=1e-12)
+
+
+@pytest.mark.parametrize("beta", BETA)
+@pytest.mark.parametrize("start", [-8.0, 0.0, 9.0])
+def test_the_threshold_with_a_given_search_rate(beta, start):
     rng = np.random.default_rng(1)
     f, e, rate = rng.normal(-2, 0.5, 50), rng.normal(1, 0.3, 50), rng.normal(-3, 1.5, 50)
-    u = np.empty(50)
-    threshold_solutions(beta, f, e, rate, np.zeros(50), u)
-    found = masses(beta, f, e, u)
-    search = np.logaddexp(found[:, 0], found[:, 1])
-    np.testing.assert_allclose(search - found[:, 2], rate, atol=1e-6)
+    u = np.array([solve_threshold(beta, *cell, start) for cell in zip(f, e, rate, strict=True)])
+    np.testing.assert_allclose(threshold_masses(beta, f, e, u)[:, 2], rate, atol=1e-9)
 
 
 def few_cells(region=False):
@@ -81,35 +104,103 @@ def few_cells(region=False):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["discriminant", "beta"])
-@pytest.mark.parametrize("region", [False, True])
-@pytest.mark.parametrize("which", ["density", "marginal"])
-def test_gradient_of_the_log_density(form, region, which):
+def model_and_point(form, region):
     model = ThresholdModel(few_cells(region), named_priors("weak", form), form)
     x = 0.3 * np.random.default_rng(2).normal(size=model.n_dim)
-    _, gradient = getattr(model, which)(x)
-    step = 1e-5 * np.eye(model.n_dim)
-    fn = getattr(model, which)
-    numeric = [(fn(x + s)[0] - fn(x - s)[0]) / 2e-5 for s in step]
-    np.testing.assert_allclose(gradient, numeric, atol=2e-5 * np.abs(numeric).max())
+    model.anchor_at(x)
+    return model, x
+
+
+@pytest.mark.parametrize("form", ["discriminant", "beta"])
+@pytest.mark.parametrize(("region", "jacobian"), [(False, 0.0), (True, 1.0)])
+def test_log_density_and_gradient_equal_the_twin(form, region, jacobian):
+    """Gradients by complex steps of the definition."""
+    model, x = model_and_point(form, region)
+    value, gradient = model.density(x, jacobian=jacobian)
+    given = (model.beta, model.cells, model.priors, model.anchor[:, 0], bool(jacobian))
+    steps = [naive.log_posterior(x + 1e-30j * row, *given) for row in np.eye(len(x))]
+    assert value == pytest.approx(steps[0].real, rel=1e-10)
+    expected = np.imag(steps) / 1e-30
+    np.testing.assert_allclose(gradient, expected, atol=1e-8 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("form", ["discriminant", "beta"])
+def test_gradient_of_the_marginal_density(form):
+    model, x = model_and_point(form, True)
+    gap = model.marginal(x)[1] - model.density(x, jacobian=0.0)[1]
+
+    def correction(x):
+        return model.marginal(x)[0] - model.density(x, jacobian=0.0)[0]
+
+    steps = 1e-5 * np.eye(model.n_dim)
+    numeric = [(correction(x + s) - correction(x - s)) / 2e-5 for s in steps]
+    np.testing.assert_allclose(gap, numeric, atol=1e-5)
+
+
+def test_where_a_root_search_starts_does_not_matter():
+    model, x = model_and_point("discriminant", True)
+    value, gradient = model.density(x)
+    model.anchor_at(x + 1.0)
+    again = model.density(x)
+    assert again[0] == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(again[1], gradient, atol=1e-9 * np.abs(gradient).max())
 
 
 def test_the_jacobian_makes_the_density_that_of_thresholds():
     """Change of variables: the density in rates over that in thresholds is |du/drate|."""
-    model = ThresholdModel(few_cells(), named_priors("weak", "discriminant"), "discriminant")
-    x = 0.2 * np.random.default_rng(3).normal(size=model.n_dim)
-    f, e, rate = model.coordinates(x)
-    up, down = model._solve(f, e, rate + 1e-4), model._solve(f, e, rate - 1e-4)
+    model, x = model_and_point("discriminant", False)
     gap = model.density(x)[0] - model.density(x, jacobian=0.0)[0]
-    assert abs(gap - np.log(np.abs(up - down) / 2e-4).sum()) < 1e-5
+    assert gap == pytest.approx(np.log(np.abs(model.anchor[:, 6])).sum(), abs=1e-10)
+
+
+@pytest.mark.parametrize("form", ["discriminant", "beta"])
+@pytest.mark.parametrize("region", [False, True])
+def test_whitened_coordinates_are_a_linear_map_of_the_density(form, region):
+    model, _ = model_and_point(form, region)
+    mode = posterior_mode(model)
+    linear, layout = whiten(model, mode), (model.layout[0], model.layout[1], model.layout[3])
+    eye = np.eye(model.n_dim)
+    matrix = np.array(
+        [threshold_coordinates(z, *linear.arrays, *layout) - linear.centre for z in eye]
+    ).T
+    z = np.random.default_rng(3).normal(size=model.n_dim)
+    x = linear.centre + matrix @ z
+    np.testing.assert_allclose(threshold_coordinates(z, *linear.arrays, *layout), x, atol=1e-12)
+    value, gradient = threshold_whitened(z, *linear.arrays, model.beta, *model.arrays)
+    expected = model.density(x)
+    assert value == pytest.approx(expected[0], rel=1e-12)
+    np.testing.assert_allclose(gradient, matrix.T @ expected[1], atol=1e-9)
+
+
+def test_whitening_inverts_the_curvature():
+    """On a posterior that is normal to begin with: the arrow's root is that of its precision."""
+    model, x = model_and_point("discriminant", True)
+    rng = np.random.default_rng(0)
+    k, n = model.n_shared, model.n_dim
+    precision = np.diag(rng.uniform(1, 3, n))
+    for block in _blocks(model):
+        size = block.stop - block.start
+        precision[block, block] += np.full((size, size), 0.3)
+    region = model.cells.region
+    for d, block in enumerate(_blocks(model)):
+        own = [*range(12), 12 + region[d], 14 + region[d]]
+        cross = 0.05 * rng.normal(size=(len(own), block.stop - block.start))
+        precision[np.ix_(own, np.arange(n)[block])] = cross
+        precision[np.ix_(np.arange(n)[block], own)] = cross.T
+    curvature = _curvature(lambda v: -precision @ v, model, x)
+    linear = _arrow(model, x, curvature)
+    layout = (model.layout[0], model.layout[1], model.layout[3])
+    root = np.array([threshold_coordinates(z, *linear.arrays, *layout) - x for z in np.eye(n)]).T
+    np.testing.assert_allclose(root.T @ precision @ root, np.eye(n), atol=1e-6)
+    assert k == 16
 
 
 def test_the_mode_reproduces_the_counts():
     cells = few_cells()
     model = ThresholdModel(cells, named_priors("weak", "discriminant"), "discriminant")
-    search, hit = model.rates(posterior_mode(model))
-    np.testing.assert_allclose(search, cells.searches / cells.stops, rtol=0.25)
-    np.testing.assert_allclose(hit, cells.hits / cells.searches, atol=0.1)
+    found = model.report(posterior_mode(model))
+    np.testing.assert_allclose(found["search_rate"], cells.searches / cells.stops, rtol=0.25)
+    np.testing.assert_allclose(found["hit_rate"], cells.hits / cells.searches, atol=0.1)
 
 
 @pytest.fixture(scope="module")
