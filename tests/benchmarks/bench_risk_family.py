@@ -6,15 +6,25 @@ Run with ``nox -s bench`` or ``pytest tests/benchmarks/bench_risk_family.py --be
 from __future__ import annotations
 
 import time
+import warnings
 
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 from sklearn.linear_model import LogisticRegression
 
-from causalfair.datasets import make_probit_selection
-from causalfair.risk import BivariateProbitSelection, DecisionShiftEstimator, bivariate_normal_cdf
-from causalfair.risk._threshold_model import SearchCells, ThresholdModel, named_priors
+from causalfair._core.roles import resolve_roles
+from causalfair.datasets import load_police_searches, make_probit_selection
+from causalfair.exceptions import CausalFairWarning
+from causalfair.risk import (
+    BivariateProbitSelection,
+    DecisionShiftEstimator,
+    ThresholdTest,
+    bivariate_normal_cdf,
+)
+from causalfair.risk._outcome_test import read_cells
+from causalfair.risk._threshold_geometry import posterior_mode, whiten, whitened_posterior
+from causalfair.risk._threshold_model import ThresholdModel, named_priors
 
 LOGIT = {"tested_learner": LogisticRegression(), "outcome_learner": LogisticRegression()}
 
@@ -61,18 +71,37 @@ def test_probit_with_selection(benchmark, n):
     benchmark.pedantic(est.fit, (frame, "y"), roles, rounds=2, warmup_rounds=1)
 
 
+def county_model(form: str) -> ThresholdModel:
+    frame, roles = load_police_searches(return_roles=True)
+    y = roles.pop("y")
+    data = resolve_roles(
+        frame, y, owner="bench", roles=roles, covariates=[], need_covariates=False
+    )  # fmt: skip
+    return ThresholdModel(read_cells(data, owner="bench"), named_priors("published", form), form)
+
+
 @pytest.mark.parametrize("form", ["discriminant", "beta"])
 def test_threshold_density(benchmark, form):
-    """Value and gradient for 1,000 cells."""
-    rng = np.random.default_rng(0)
-    stops = rng.poisson(2000, 999).astype(float)
-    searches = rng.binomial(stops.astype(int), 0.05).astype(float)
-    hits = rng.binomial(searches.astype(int), 0.3).astype(float)
-    cells = SearchCells(
-        stops, searches, hits, np.tile(np.arange(3), 333), np.repeat(np.arange(333), 3),
-        ("a", "b", "c"), tuple(map(str, range(333))),
-    )  # fmt: skip
-    model = ThresholdModel(cells, named_priors("weak", form), form)
-    x = np.zeros(model.n_dim)
-    model.density(x)
-    benchmark(model.density, x)
+    """Value and gradient for the 1,130 cells of the county counts, as the sampler calls them."""
+    model = county_model(form)
+    mode = posterior_mode(model)
+    model.anchor_at(mode)
+    density = whitened_posterior(model, whiten(model, mode)).density
+    z = 0.3 * np.random.default_rng(0).normal(size=model.n_dim)
+    density(z)
+    benchmark(density, z)
+
+
+def test_threshold_test_on_counties(benchmark):
+    """All counties, states as regions: two chains of a thousand draws, and how good they are."""
+    frame, roles = load_police_searches(return_roles=True)
+
+    def fit() -> ThresholdTest:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CausalFairWarning)
+            return ThresholdTest(chains=2, random_state=0).fit(frame, **roles)
+
+    test = benchmark.pedantic(fit, rounds=1, iterations=1)
+    health = test.convergence_
+    benchmark.extra_info["convergence"] = str(health)
+    benchmark.extra_info["ESS a second"] = health.ess_bulk / benchmark.stats["min"]

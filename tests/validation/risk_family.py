@@ -150,7 +150,7 @@ def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
     """Name and content of every table; ``scale`` multiplies the replications."""
     yield "risk_family_odds_identity", table_odds(round(200 * scale))
     yield "risk_family_selection", table_selection(round(24 * scale))
-    yield "risk_family_thresholds", table_thresholds(round(8 * scale))
+    yield "risk_family_thresholds", table_thresholds(round(120 * scale))
 
 
 def disagreements(name: str, new: pd.DataFrame, stored: pd.DataFrame) -> list[str]:
