@@ -25,6 +25,7 @@ from causalfair.risk._kernels_threshold import (
     threshold_masses,
     threshold_whitened,
 )
+from causalfair.risk._threshold_checks import predictive_share
 from causalfair.risk._threshold_geometry import (
     _arrow,
     _blocks,
@@ -247,6 +248,8 @@ def test_fitted_rates_and_reports(fitted):
     assert "infra-marginality" in text
     assert "b - a" in text or "a - b" in text
     assert "RMSE" in str(test.check())
+    assert 0.8 <= test._inside <= 1.0
+    assert test.convergence_.divergences == 0
     assert set(test.posterior_.posterior.dims) >= {"group", "cell"}
     rates = test.benchmark_test()
     assert rates.names == ("search rate:a", "search rate:b")
@@ -262,6 +265,20 @@ def test_the_outcome_test_always_warns(fitted):
     assert rates == same
     by_hand = frame.groupby("group")[["hits", "searches"]].sum()
     np.testing.assert_allclose(rates.estimate, by_hand["hits"] / by_hand["searches"], atol=1e-14)
+
+
+def test_the_predictive_share_is_that_of_binomial_intervals():
+    """Hits drawn from the fitted rates lie in their 95 % interval; shifted ones do not."""
+    rng = np.random.default_rng(0)
+    searches, rate = rng.integers(200, 400, 2000).astype(float), rng.uniform(0.2, 0.6, 2000)
+    cells = SearchCells(
+        10 * searches, searches, rng.binomial(searches.astype(int), rate).astype(float),
+        np.zeros(2000, int), np.arange(2000), ("a",), tuple(map(str, range(2000))),
+    )  # fmt: skip
+    draws = np.tile(rate, (300, 1))
+    # Discrete counts: an interval holds a little more than 95 %.
+    assert 0.94 < predictive_share(cells, draws, rng) < 0.975
+    assert predictive_share(cells, draws + 0.2, rng) < 0.1
 
 
 @pytest.mark.slow
