@@ -307,9 +307,9 @@ def _anchored(anchor: Any, f: Any, e: Any, rate: Any) -> Any:
 
 # All cells ---------------------------------------------------------------------------------------
 # ``first`` (n_places + 1,): first cell of each place. ``scale`` (n, 2): centre and unit of the
-# coordinate of the logit search rate. ``anchor`` (n, 7): see _anchored. ``prior``: mean and
-# standard deviation of guilt, signal and location, scale of the spread, standard deviations of the
-# effects of places and regions on guilt and signal.
+# coordinate of the logit search rate. ``anchor`` (n, 8): see threshold_solutions. ``prior``: mean
+# and standard deviation of guilt, signal and location, scale of the spread, standard deviations of
+# the effects of places and regions on guilt and signal.
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -432,7 +432,7 @@ def threshold_log_posterior(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def threshold_anchors(
+def threshold_solutions(
     x: Any,
     beta: Any,
     n_groups: Any,
@@ -443,8 +443,8 @@ def threshold_anchors(
     scale: Any,
     anchor: Any,
 ) -> Any:
-    """Anchors (n, 7) of the root searches at ``x``, found from those given."""
-    cells, found = np.empty((group.size, 3)), np.empty((group.size, 7))
+    """Threshold, f, e, rate, slopes of the threshold in these, logit hit rate: (n, 8)."""
+    cells, found = np.empty((group.size, 3)), np.empty((group.size, 8))
     out, slopes = np.empty(12), np.empty(3)
     threshold_parameters(x, n_groups, first, group, region, prior, scale, cells)
     for i in range(group.size):
@@ -453,35 +453,9 @@ def threshold_anchors(
         _law(beta, f, e, u, out)
         _slopes(out, _log_expit(rate), _log_expit(-rate), slopes)
         found[i, 0], found[i, 1], found[i, 2], found[i, 3] = u, f, e, rate
-        found[i, 4:] = slopes
+        found[i, 4:7] = slopes
+        found[i, 7] = out[0] - out[1]
     return found
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def threshold_reports(
-    x: Any,
-    beta: Any,
-    n_groups: Any,
-    first: Any,
-    group: Any,
-    region: Any,
-    prior: Any,
-    scale: Any,
-    anchor: Any,
-) -> Any:
-    """Threshold as a probability of guilt, search rate and hit rate of every cell: (3, n)."""
-    cells, report, out = np.empty((group.size, 3)), np.empty((3, group.size)), np.empty(12)
-    threshold_parameters(x, n_groups, first, group, region, prior, scale, cells)
-    for i in range(group.size):
-        f, e, rate = cells[i, 0], cells[i, 1], cells[i, 2]
-        u = solve_threshold(beta, f, e, rate, _anchored(anchor[i], f, e, rate))
-        _law(beta, f, e, u, out)
-        size = math.exp(e)
-        score = u if beta else f + size * u - 0.5 * size * size
-        report[0, i] = math.exp(_log_expit(score))
-        report[1, i] = math.exp(_log_expit(rate))
-        report[2, i] = math.exp(_log_expit(out[0] - out[1]))
-    return report
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import ParameterError
@@ -141,8 +142,8 @@ class ThresholdModel:
     first : (n_places + 1,) int array
         First cell of each place; the coordinates of place d start at
         ``n_shared + 2 d + first[d]``.
-    anchor : (n, 7) array
-        Where root searches start: threshold, f, e and rate, slopes of the threshold in these.
+    anchor : (n, 8) array
+        Where root searches start: earlier :meth:`solutions`.
     """
 
     def __init__(self, cells: SearchCells, priors: ThresholdPriors, form: str) -> None:
@@ -158,7 +159,7 @@ class ThresholdModel:
         self.layout = (r, self.first, cells.group, region)
         self._data = (cells.counts(), priors.as_array(), scale)
         # A fixed start of the root search: same coordinates, same bits.
-        self.anchor = np.zeros((cells.n, 7))
+        self.anchor = np.zeros((cells.n, 8))
         self.anchor[:, 0] = priors.threshold[0]
         self.anchor_at(np.zeros(self.n_dim))
         # Precision of a cell's threshold by its search rate alone.
@@ -175,12 +176,18 @@ class ThresholdModel:
         x[self.log_spread] = np.log(np.maximum(spread / q.threshold_spread, 0.05))
         return x
 
-    def anchor_at(self, x: FloatArray) -> None:
-        """Start later root searches at the thresholds of ``x``: fewer steps, same roots."""
-        from causalfair.risk._kernels_threshold import threshold_anchors
+    def solutions(self, x: FloatArray) -> FloatArray:
+        """(n, 8): threshold, f, e and rate of every cell, slopes, logit hit rate."""
+        from causalfair.risk._kernels_threshold import threshold_solutions
 
         _, prior, scale = self._data
-        self.anchor = threshold_anchors(x, self.beta, *self.layout, prior, scale, self.anchor)
+        return np.asarray(
+            threshold_solutions(x, self.beta, *self.layout, prior, scale, self.anchor)
+        )
+
+    def anchor_at(self, x: FloatArray) -> None:
+        """Start later root searches at the thresholds of ``x``: fewer steps, same roots."""
+        self.anchor = self.solutions(x)
 
     @property
     def arrays(self) -> tuple[Any, ...]:
@@ -213,18 +220,15 @@ class ThresholdModel:
 
     def report(self, x: FloatArray) -> dict[str, FloatArray]:
         """Thresholds (as probabilities of guilt) and rates of cells; parameters of groups."""
-        from causalfair.risk._kernels_threshold import threshold_reports
-
-        _, prior, scale = self._data
-        threshold, search, hit = threshold_reports(
-            x, self.beta, *self.layout, prior, scale, self.anchor
-        )
+        u, f, e, rate, *_, hit = self.solutions(x).T
+        size = np.exp(e)
+        score = u if self.beta else f + size * u - 0.5 * size**2
         q = self.priors
         guilt, signal, location, log_spread = x[: 4 * len(self.cells.groups)].reshape(4, -1)
         return {
-            "cell_threshold": threshold,
-            "search_rate": search,
-            "hit_rate": hit,
+            "cell_threshold": expit(score),
+            "search_rate": expit(rate),
+            "hit_rate": expit(hit),
             "guilt": q.guilt[0] + q.guilt[1] * guilt,
             "signal": q.signal[0] + q.signal[1] * signal,
             "location": q.threshold[0] + q.threshold[1] * location,
