@@ -68,14 +68,15 @@ def posterior_dataset(posterior: Any) -> Any:
     return group.to_dataset() if hasattr(group, "to_dataset") else group
 
 
-def draws_object(
-    posterior: dict[str, Any], sample_stats: dict[str, Any], *, coords: Any, dims: Any
-) -> Any:
-    """ArviZ object of draws: InferenceData before ArviZ 1.0, DataTree after."""
+def draws_object(groups: dict[str, dict[str, Any]], *, coords: Any, dims: Any) -> Any:
+    """ArviZ object of groups of draws: InferenceData before ArviZ 1.0, DataTree after.
+
+    Empty groups are left out.
+    """
     import arviz
 
     az: Any = arviz
-    groups = {"posterior": posterior, **({"sample_stats": sample_stats} if sample_stats else {})}
+    groups = {name: values for name, values in groups.items() if values}
     if hasattr(az, "InferenceData"):
         return az.from_dict(**groups, coords=coords, dims=dims)
     return az.from_dict(groups, coords=coords, dims=dims)

@@ -408,7 +408,8 @@ class DrawEstimates(_Stored):
     @cached_property
     def vcov(self) -> FloatArray:  # type: ignore[override]
         """Covariance matrix (k, k)."""
-        return np.atleast_2d(np.cov(self.draws, rowvar=False))
+        # From the first draw, so that a term held fixed has no variance, not one of rounding.
+        return np.atleast_2d(np.cov(self.draws - self.draws[0], rowvar=False))
 
     def _map(self, fn: Any, jac: FloatArray, names: tuple[str, ...]) -> DrawEstimates:  # noqa: ARG002
         """Every draw is mapped itself; the Jacobian is not needed."""
@@ -449,6 +450,8 @@ class DrawEstimates(_Stored):
     def p_value(self, null: float | FloatArray = 0.0) -> FloatArray:
         """Twice the smaller probability of the two sides of ``null``, at least 1/B.
 
+        NaN for a term that is held fixed, whose draws are all the same: nothing is tested.
+
         Parameters
         ----------
         null : float or array-like of shape (k,), default 0.0
@@ -461,7 +464,8 @@ class DrawEstimates(_Stored):
         """
         below = (self.draws < null).mean(axis=0) + (self.draws == null).mean(axis=0) / 2
         tail = np.maximum(np.minimum(below, 1 - below), 0.5 / len(self.draws))
-        return np.asarray(np.minimum(2 * tail, 1.0))
+        fixed = np.ptp(self.draws, axis=0) == 0
+        return np.asarray(np.where(fixed, np.nan, np.minimum(2 * tail, 1.0)))
 
     def probability(self, above: float = 0.0) -> FloatArray:
         """Share of draws above a value: the probability of direction for ``above=0``.

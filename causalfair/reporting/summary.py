@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -277,7 +278,9 @@ def estimates_table(
             float(intervals[j, 1]),
         )
         row = [str(name), cells.estimate, cells.std_error, cells.interval]
-        rows.append([*row, format_p(float(p_values[j]))])
+        # A term held fixed is not tested; "n/a" would say that a test was wanted.
+        fixed = estimates.std_error[j] == 0 and math.isnan(p_values[j])
+        rows.append([*row, "" if fixed else format_p(float(p_values[j]))])
     columns = ["", "estimate", "std. error", f"{format_percent(level, 3)} interval", "p"]
     return Table(columns, rows, title, "lrrrr", estimates.to_frame(level=level))
 

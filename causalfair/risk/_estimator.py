@@ -96,7 +96,8 @@ class DomainConstrainedRisk(RiskReports):
         Terms ``risk:<feature>`` and ``testing:<feature>`` (deviation of testing from risk) per unit
         of the feature, ``alpha``, ``sigma``, ``prevalence`` (mean risk of the rows).
     posterior_ : arviz.InferenceData or xarray.DataTree
-        The draws, on standardised columns.
+        The draws, on standardised columns, with the log-likelihood of the rows and predicted
+        counts.
     conflicts_ : list
         Each imposed prevalence beside what the data alone imply.
     loglik_ : float
@@ -333,6 +334,7 @@ class DomainConstrainedRisk(RiskReports):
         self._natural = draws
         self._chains = posterior.theta.shape[0]
         self._statistics = posterior.statistics
+        self._problem, self._native, self._root = problem, None, root
         self.convergence_ = posterior.convergence
         everybody = np.zeros(len(problem.cells.weight), dtype=np.intp)
         mean = mean_risks(problem, draws, everybody, 1)[:, 0]

@@ -8,10 +8,13 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from causalfair._core.base import CausalEstimator
-from causalfair._core.compat import draws_object
+from causalfair._core.random import generator
 from causalfair.inference import DrawEstimates
 from causalfair.risk._checks import RiskChecks
+from causalfair.risk._native import native_posterior
 from causalfair.risk._posterior import natural_terms
+
+PREDICTIVE_STREAM = 5
 
 
 class RiskReports(CausalEstimator):
@@ -24,6 +27,9 @@ class RiskReports(CausalEstimator):
     _natural: Any
     _chains: int
     _statistics: dict[str, Any]
+    _problem: Any
+    _native: Any
+    _root: Any
     _findings: tuple[Any, ...]
     _predictive: Any
 
@@ -54,23 +60,26 @@ class RiskReports(CausalEstimator):
 
     @property
     def posterior_(self) -> Any:
-        """Native ArviZ object of the draws, on standardised columns."""
+        """Native ArviZ object of the draws, on standardised columns.
+
+        Groups ``posterior``, ``sample_stats``, ``log_likelihood`` (of all the rows of a cell:
+        divide by ``constant_data.weight`` for one row's), ``posterior_predictive`` and
+        ``observed_data`` (rows untested, tested negative, tested positive) and ``constant_data``.
+        A model that was pickled has no rows any more, and only the first two.
+        """
         check_is_fitted(self)
-        n, layout = self._natural, self.layout_
-        shape = (self._chains, -1)
-        values = {
-            "beta_Y": n.beta.reshape(*shape, n.beta.shape[1]),
-            "beta_Delta": n.delta.reshape(*shape, n.delta.shape[1]),
-            "alpha": n.alpha.reshape(shape),
-            "sigma": n.sigma.reshape(shape),
-            "prevalence": self.estimates_.draws[:, -1].reshape(shape),
-        }
-        return draws_object(
-            values,
-            self._statistics,
-            coords={"feature": list(layout.beta_names), "free_feature": list(layout.delta_names)},
-            dims={"beta_Y": ["feature"], "beta_Delta": ["free_feature"]},
-        )
+        if self._native is None:
+            self._native = native_posterior(
+                self.layout_, self._natural, self.estimates_.draws[:, -1], self._statistics,
+                self._problem, chains=self._chains, rng=generator(self._root, PREDICTIVE_STREAM),
+                owner=f"{type(self).__name__}.posterior_",
+            )  # fmt: skip
+        return self._native
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: no rows, and nothing that can be made again."""
+        state = dict(super().__getstate__())
+        return state | {name: None for name in ("_problem", "_native") if name in state}
 
     def plot_checks(self, *, ax: Any = None) -> Any:
         """Observed rates against those the model expects, over tenths.

@@ -248,6 +248,16 @@ def test_draws(Y):
             DrawEstimates(bad, ["a"])
 
 
+def test_a_term_held_fixed_is_not_tested(Y):
+    est = DrawEstimates(np.column_stack([Y[:, 0], np.full(len(Y), 0.1)]), ["a", "fixed"])
+    assert est.std_error[1] == 0
+    assert np.isnan(est.p_value()[1])
+    assert np.isfinite(est.p_value()[0])
+    assert np.isnan(est.p_adjust("holm")[1])
+    line = next(row for row in str(est).splitlines() if "fixed" in row)
+    assert line.rstrip().endswith("]")
+
+
 def test_highest_density_interval_is_the_shortest():
     draws = np.random.default_rng(0).exponential(size=2000)
     hdi = DrawEstimates(draws, ["a"], interval="hdi").conf_int(0.9)[0]

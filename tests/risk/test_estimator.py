@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -20,6 +21,7 @@ from causalfair.exceptions import (
     WeakIdentificationWarning,
 )
 from causalfair.risk import DomainConstrainedRisk, compare_risk_models, prevalence_sensitivity
+from causalfair.risk._simulate import row_probabilities
 
 COLUMNS = ["x1", "x2"]
 
@@ -135,6 +137,46 @@ def test_native_posterior(sampled):
     assert list(posterior["beta_Y"]["feature"].values) == ["intercept", "x1", "x2"]
     assert list(posterior["beta_Delta"]["free_feature"].values) == ["intercept", "x1"]
     assert "diverging" in sampled.posterior_["sample_stats"]
+    assert sampled.posterior_["log_likelihood"]["cell"].shape == (4, 500, 1500)
+
+
+def test_log_likelihood_of_the_native_posterior_is_that_of_the_rows(quick, labels):
+    frame, _ = labels
+    native = quick.posterior_
+    value = native["log_likelihood"]["cell"].values[0]
+    draw = dict(zip(quick.estimates_.names, quick.estimates_.draws[7], strict=True))
+    X = np.column_stack([np.ones(len(frame)), frame[COLUMNS]])
+    a = X @ [draw[f"risk:{name}"] for name in ("intercept", *COLUMNS)]
+    d = draw["testing:intercept"] + draw["testing:x1"] * frame["x1"].to_numpy()
+    p0, p10, p11 = row_probabilities((0, 1, 2), a, d, 1.0, draw["sigma"], "uniform")
+    p = np.where(frame["tested"] == 0, p0, np.where(frame["y"] == 1, p11, p10))
+    np.testing.assert_allclose(value[7], np.log(p), atol=1e-8)
+    counts = native["posterior_predictive"]["count"].values[0]
+    np.testing.assert_array_equal(counts.sum(axis=1), len(frame))
+    seen = native["observed_data"]["count"].values
+    np.testing.assert_array_equal(seen, [
+        (frame["tested"] == 0).sum(), (frame["y"] == 0).sum(), (frame["y"] == 1).sum()
+    ])  # fmt: skip
+    assert (np.abs(counts.mean(axis=0) - seen) < 3 * counts.std(axis=0)).all()
+    assert quick.posterior_ is native
+    assert "log_likelihood" not in pickle.loads(pickle.dumps(quick)).posterior_
+
+
+def test_cells_of_the_native_posterior_hold_their_weight():
+    frame = cells(50, 30, 20, x=(np.arange(100) % 3 == 0).astype(float))
+    options = {"covariates": ["x"], "unobservables": "none", "sampler": "ml", "draws": 50}
+    model = fit(frame, **options)
+    native = model.posterior_
+    weight = native["constant_data"]["weight"].values
+    assert len(weight) == 6
+    assert weight.sum() == 100
+    total = native["log_likelihood"]["cell"].values.sum(axis=-1)[0]
+    assert model.loglik_ - 15 < total.min()
+    assert total.max() <= model.loglik_
+    apart = fit(frame, **options, roles={"cluster": np.arange(100)}).posterior_
+    rows = apart["log_likelihood"]["cell"].values[0]
+    assert rows.shape == (50, 100)
+    np.testing.assert_allclose(rows.sum(axis=-1), total, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -414,6 +456,8 @@ def test_summary_states_what_was_assumed(quick):
     text = str(quick.summary())
     assert "only along the intercept, x1" in text
     assert "Z uniform, alpha = 1" in text
+    fixed = next(line for line in text.splitlines() if line.startswith(" alpha "))
+    assert fixed.rstrip().endswith("]")  # no p-value of what is held fixed
     assert max(map(len, text.splitlines())) <= 88
     assert {"checks of the fit", "risk with selectively observed outcomes"} <= {
         str(quick.check()).splitlines()[0].lower(), text.splitlines()[0].lower()
