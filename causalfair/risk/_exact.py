@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from causalfair.exceptions import ConvergenceError
-from causalfair.risk._mode import STARTS, find_mode, hessian
+from causalfair.risk._conditional import hessian
+from causalfair.risk._mode import STARTS, find_mode
 
 if TYPE_CHECKING:
     from causalfair._core.typing import FloatArray, IntArray

@@ -281,6 +281,8 @@ def natural(
     link: Any,
     pool_beta: Any,
     pool_delta: Any,
+    held_beta: Any,
+    held_delta: Any,
     alpha0: Any,
     sigma0: Any,
     mean_z: Any,
@@ -291,8 +293,9 @@ def natural(
     ``beta = c gamma - E[Z] e_0`` and ``delta = c_T omega - alpha c gamma_link``: gamma and omega
     are about the marginal logit coefficients of the outcome and of the decision. Where sigma is
     inferred its coordinate s runs over the whole line, ``sigma = sqrt(s^2 + 1e-8)``: the likelihood
-    is even in sigma once Z is centred, so the posterior is smooth through zero. Pooled coefficients
-    are a standard normal coordinate times their scale.
+    is even in sigma once Z is centred, so the posterior is smooth through zero. A pooled
+    coefficient is its coordinate times ``tau^(1 - held)``: with ``held = 1`` the coordinate is the
+    coefficient, as suits one the data know well, with 0 it is standard normal beforehand.
     """
     f = link.size
     position = n_features + f
@@ -308,10 +311,13 @@ def natural(
     beta, delta = np.empty(n_features), np.empty(f)
     for j in range(n_features):
         k = pool_beta[j]
-        beta[j] = theta[j] * (c if k < 0 else math.exp(theta[position + k]))
+        log_tau = 0.0 if k < 0 else theta[position + k]
+        beta[j] = theta[j] * (c if k < 0 else math.exp((1.0 - held_beta[j]) * log_tau))
     for j in range(f):
         k = pool_delta[j]
-        delta[j] = theta[n_features + j] * (c_t if k < 0 else math.exp(theta[position + k]))
+        log_tau = 0.0 if k < 0 else theta[position + k]
+        stretch = c_t if k < 0 else math.exp((1.0 - held_delta[j]) * log_tau)
+        delta[j] = theta[n_features + j] * stretch
         if link[j] >= 0:
             delta[j] -= alpha * beta[link[j]]
     beta[0] -= mean_z * sigma
@@ -352,6 +358,18 @@ def _normal_priors(coef: Any, grad: Any, sd: Any, pool: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _pooled(coordinate: Any, coef: Any, g_coef: Any, log_tau: Any, held: Any, prior: Any) -> Any:
+    """Log prior of a pooled coefficient; derivatives of the sum in its coordinate and log tau."""
+    slope = math.exp((1.0 - held) * log_tau) * g_coef
+    by_tau = (1.0 - held) * g_coef * coef
+    if not prior:
+        return 0.0, slope, by_tau
+    shrink = math.exp(-held * log_tau)
+    r = coordinate * shrink
+    return -0.5 * r * r - held * log_tau, slope - r * shrink, by_tau + held * (r * r - 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def log_posterior(
     theta: Any,
     X: Any,
@@ -369,6 +387,8 @@ def log_posterior(
     pool_beta: Any,
     sd_delta: Any,
     pool_delta: Any,
+    held_beta: Any,
+    held_delta: Any,
     tau_scale: Any,
     options: Any,
 ) -> Any:
@@ -384,8 +404,9 @@ def log_posterior(
         if not math.isfinite(theta[k]):
             return -math.inf, grad
     beta, delta, alpha, sigma, c, c_t, first_tau = natural(
-        theta, n_features, link, pool_beta, pool_delta, alpha0, sigma0, mean_z, var_z
-    )
+        theta, n_features, link, pool_beta, pool_delta, held_beta, held_delta, alpha0, sigma0,
+        mean_z, var_z,
+    )  # fmt: skip
     log_tau = theta[first_tau:]
     outside = sigma0 < 0 and sigma > MAX_SIGMA
     outside = outside or (alpha0 < 0 and not (LOG_ALPHA_LOW < math.log(alpha) < LOG_ALPHA_HIGH))
@@ -424,22 +445,23 @@ def log_posterior(
             grad[j] += c * g_beta[j]
             along_beta += g_beta[j] * theta[j]
         else:
-            grad[j] += math.exp(log_tau[k]) * g_beta[j]
-            grad[first_tau + k] += g_beta[j] * beta[j]
-            if prior:
-                value -= 0.5 * theta[j] ** 2
-                grad[j] -= theta[j]
+            density, slope, by_tau = _pooled(
+                theta[j], beta[j], g_beta[j], log_tau[k], held_beta[j], prior
+            )
+            value += density
+            grad[j] += slope
+            grad[first_tau + k] += by_tau
     for j in range(f):
         k, coordinate = pool_delta[j], theta[n_features + j]
         if k < 0:
             grad[n_features + j] = c_t * g_delta[j]
             along_delta += g_delta[j] * coordinate
         else:
-            grad[n_features + j] = math.exp(log_tau[k]) * g_delta[j]
-            grad[first_tau + k] += g_delta[j] * delta[j]
-            if prior:
-                value -= 0.5 * coordinate**2
-                grad[n_features + j] -= coordinate
+            density, grad[n_features + j], by_tau = _pooled(
+                coordinate, delta[j], g_delta[j], log_tau[k], held_delta[j], prior
+            )
+            value += density
+            grad[first_tau + k] += by_tau
         if link[j] >= 0:
             grad[link[j]] -= alpha * c * g_delta[j]
             linked += g_delta[j] * theta[link[j]]
@@ -519,6 +541,8 @@ def whitened_log_posterior(
     pool_beta: Any,
     sd_delta: Any,
     pool_delta: Any,
+    held_beta: Any,
+    held_delta: Any,
     tau_scale: Any,
     options: Any,
 ) -> Any:
@@ -529,7 +553,7 @@ def whitened_log_posterior(
             theta[i] += factor[i, j] * z[j]
     value, gradient = log_posterior(
         theta, X, W, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
-        sd_beta, pool_beta, sd_delta, pool_delta, tau_scale, options,
+        sd_beta, pool_beta, sd_delta, pool_delta, held_beta, held_delta, tau_scale, options,
     )  # fmt: skip
     return value, _back(factor, gradient)
 

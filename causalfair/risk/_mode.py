@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causalfair.exceptions import ConvergenceError
+from causalfair.risk._conditional import conditional_given_scales, conditional_mode, hessian
 
 if TYPE_CHECKING:
     from causalfair._core.typing import FloatArray
     from causalfair.risk._model import Problem
 
 STARTS = (0.3, 1.5, 4.0)
-STEP, SIGMA_STEP = 1e-4, 0.1
 GRADIENT_TOLERANCE = 1e-3
 HUGE = 1e12
 SPREAD_OF_SIGMA = 1.5
@@ -44,25 +43,6 @@ class Mode:
     value: float
     covariance: FloatArray
     factor: FloatArray
-
-
-def hessian(
-    fn: Callable[[FloatArray], tuple[float, FloatArray]],
-    theta: FloatArray,
-    sigma_position: int | None = None,
-) -> FloatArray:
-    """Central differences of the analytic gradient, symmetrised.
-
-    The prior of the intercept has a small kink at sigma = 0, so along that coordinate a wide step
-    is taken: the curvature wanted is that of the posterior, not of its tip.
-    """
-    k = len(theta)
-    out = np.empty((k, k))
-    for j in range(k):
-        step = np.zeros(k)
-        step[j] = SIGMA_STEP if j == sigma_position else STEP * max(1.0, abs(theta[j]))
-        out[j] = (fn(theta + step)[1] - fn(theta - step)[1]) / (2 * step[j])
-    return (out + out.T) / 2
 
 
 def _minimise(problem: Problem, start: FloatArray) -> tuple[FloatArray, float]:
@@ -129,23 +109,47 @@ def find_mode(problem: Problem, *, owner: str) -> Mode:
             break
         best = _best(current, [best[0]])
     theta, value = best
-    gradient = np.abs(current.value_and_gradient(theta)[1]).max()
-    scale = max(1.0, abs(value)) * GRADIENT_TOLERANCE
-    position = current.n_features + len(current.arrays["link"])
-    curvature = -hessian(
-        current.value_and_gradient, theta, position if current.law.sigma is None else None
-    )
+    if current.n_pools:
+        return _pooled_mode(current, theta, owner)
+    gradient = float(np.abs(current.value_and_gradient(theta)[1]).max())
+    curvature = -hessian(current.value_and_gradient, theta, current.sigma_position)
     lowest = float(np.linalg.eigvalsh(curvature)[0])
-    if gradient > scale or lowest <= 0:
-        raise ConvergenceError(
-            f"{owner}: the mode of the posterior was not found (largest gradient {gradient:.2g}, "
-            f"smallest curvature {lowest:.2g}). Add a constraint (prevalence, expertise), fix "
-            "alpha or sigma, or tighten the priors."
-        )
+    if gradient > max(1.0, abs(value)) * GRADIENT_TOLERANCE or lowest <= 0:
+        raise _not_found(owner, gradient, lowest)
     covariance = np.linalg.inv(curvature)
     covariance = (covariance + covariance.T) / 2
     factor = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
     return Mode(current, theta, value, covariance, factor)
+
+
+def _not_found(owner: str, gradient: float, lowest: float) -> ConvergenceError:
+    return ConvergenceError(
+        f"{owner}: the mode of the posterior was not found (largest gradient {gradient:.2g}, "
+        f"smallest curvature {lowest:.2g}). Add a constraint (prevalence, expertise), fix "
+        "alpha or sigma, or tighten the priors."
+    )
+
+
+def _pooled_mode(problem: Problem, theta: FloatArray, owner: str) -> Mode:
+    """Mode with pooling scales at the mode of their marginal, in coordinates that suit it.
+
+    Each pooled coefficient is held by the share of its prior variance that the data take away,
+    which makes it about independent of its scale (Papaspiliopoulos, Roberts and Skold 2003).
+    """
+    everything = np.arange(problem.n_coordinates)
+    inside, scale_of = problem.pool_positions()
+    problem, theta = problem.recentred(theta, np.ones(len(inside)))
+    found = conditional_mode(problem, theta, everything)
+    rest = everything[: problem.n_coordinates - problem.n_pools]
+    given = conditional_given_scales(problem, found.theta, rest)
+    held = 1 - np.diag(given.covariance)[inside] / np.exp(2 * found.theta[scale_of])
+    problem, theta = problem.recentred(found.theta, np.clip(held, 0.0, 1.0))
+    found = conditional_mode(problem, theta, everything)
+    value, slope = problem.value_and_gradient(found.theta)
+    gradient = float(np.abs(slope[rest]).max())
+    if gradient > max(1.0, abs(value)) * GRADIENT_TOLERANCE:
+        raise _not_found(owner, gradient, float(1 / np.linalg.eigvalsh(found.covariance)[-1]))
+    return Mode(problem, found.theta, value, found.covariance, found.factor)
 
 
 def _best(problem: Problem, starts: list[FloatArray]) -> tuple[FloatArray, float]:

@@ -208,7 +208,8 @@ def _row_codes(rows: SelectiveRows, Z: FloatArray, member: IntArray) -> IntArray
 
 ARRAYS = (
     "X", "W", "code", "weight", "prev_group", "prev_weight", "prev_value", "prev_sd", "link",
-    "nodes", "weights", "sd_beta", "pool_beta", "sd_delta", "pool_delta", "tau_scale", "options",
+    "nodes", "weights", "sd_beta", "pool_beta", "sd_delta", "pool_delta", "held_beta", "held_delta",
+    "tau_scale", "options",
 )  # fmt: skip
 
 
@@ -253,7 +254,8 @@ class Problem:
         from causalfair.risk import _kernels
 
         o = self.arrays["options"]
-        columns = [self.arrays[k] for k in ("link", "pool_beta", "pool_delta")]
+        names = ("link", "pool_beta", "pool_delta", "held_beta", "held_delta")
+        columns = [self.arrays[k] for k in names]
         parts = [
             _kernels.natural(t, self.n_features, *columns, o[0], o[1], o[2], o[3])
             for t in np.ascontiguousarray(np.atleast_2d(theta))
@@ -269,6 +271,32 @@ class Problem:
     def replaced(self, **arrays: Any) -> Problem:
         """Same problem with other arrays."""
         return replace(self, arrays={**self.arrays, **arrays})
+
+    def pool_positions(self) -> tuple[IntArray, IntArray]:
+        """Coordinates of the pooled coefficients, and of the log scale of each."""
+        pool = np.concatenate([self.arrays["pool_beta"], self.arrays["pool_delta"]])
+        inside = np.flatnonzero(pool >= 0)
+        return inside, self.n_coordinates - self.n_pools + pool[inside]
+
+    @property
+    def sigma_position(self) -> int | None:
+        """Coordinate of sigma; None where it is fixed."""
+        position = self.n_features + len(self.arrays["link"])
+        return position if self.law.sigma is None else None
+
+    def held(self) -> FloatArray:
+        """How far the coordinate of each coefficient is the coefficient itself."""
+        return np.concatenate([self.arrays["held_beta"], self.arrays["held_delta"]])
+
+    def recentred(self, theta: FloatArray, held: FloatArray) -> tuple[Problem, FloatArray]:
+        """Same problem with other coordinates of the pooled coefficients, and the same point."""
+        inside, scales = self.pool_positions()
+        old, new = self.held(), self.held()
+        new[inside] = held
+        moved = theta.copy()
+        moved[inside] *= np.exp((new - old)[inside] * theta[scales])
+        parts = np.split(new, [self.n_features])
+        return self.replaced(held_beta=parts[0], held_delta=parts[1]), moved
 
     def without_prior(self) -> Problem:
         """Likelihood alone: no priors, no Jacobian (a prevalence stays)."""
@@ -350,6 +378,7 @@ def build_problem(
         "link": layout.link, "nodes": law.nodes, "weights": law.weights,
         "sd_beta": np.full(X.shape[1], priors["coefficients"]), "pool_beta": pool_beta,
         "sd_delta": sd_delta, "pool_delta": pool_delta,
+        "held_beta": np.zeros(X.shape[1]), "held_delta": np.zeros(W.shape[1]),
         "tau_scale": np.full(n_pools, priors["pooling"]),
         "options": _options(law, priors["alpha"], priors["sigma"], 1.0),
     }  # fmt: skip

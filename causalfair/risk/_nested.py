@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causalfair.risk._mode import hessian
+from causalfair.risk._conditional import conditional_mode
 from causalfair.risk._pareto import smoothed_log_weights
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from causalfair.risk._model import Problem
 
 STEP_SHARE, MIN_STEP, MAX_STEP, STEP_GROWTH, MAX_STEPS, LOG_DROP = 0.4, 0.15, 0.5, 1.1, 40, 8.0
-NEWTON_STEPS, NEWTON_TOLERANCE = 15, 1e-4
 FINE = 1001
 T_DF = 6.0
-PROPOSALS_PER_DRAW = 2
+# Pooling scales are skewed too, and nothing follows them.
+PROPOSALS_PER_DRAW, PROPOSALS_WHERE_POOLED = 2, 6
 MAX_PARETO_K = 0.7
 
 
@@ -42,7 +42,8 @@ class Resampled:
 
 def resampled_draws(mode: Mode, n_draws: int, rng: np.random.Generator) -> Resampled:
     """Importance resampling from the nested approximation with multivariate t tails."""
-    n, k = PROPOSALS_PER_DRAW * n_draws, len(mode.theta)
+    each = PROPOSALS_WHERE_POOLED if mode.problem.n_pools else PROPOSALS_PER_DRAW
+    n, k = each * n_draws, len(mode.theta)
     proposals = np.empty((n, k))
     rest, position = _blocks(mode.problem, k)
     centre: Any = mode.theta
@@ -70,10 +71,8 @@ def resampled_draws(mode: Mode, n_draws: int, rng: np.random.Generator) -> Resam
 
 def _blocks(problem: Problem, k: int) -> tuple[IntArray, int | None]:
     """Coordinates other than sigma, and the position of sigma where it is inferred."""
-    if problem.law.sigma is not None:
-        return np.arange(k), None
-    position = problem.n_features + len(problem.arrays["link"])
-    return np.delete(np.arange(k), position), position
+    position = problem.sigma_position
+    return (np.arange(k) if position is None else np.delete(np.arange(k), position)), position
 
 
 @dataclass(frozen=True)
@@ -121,18 +120,11 @@ class Path:
         return PchipInterpolator(self.grid, self.centres)(u), factors
 
 
-@dataclass(frozen=True)
-class _Point:
-    theta: FloatArray
-    factor: FloatArray
-    log_marginal: float
-
-
 def follow(mode: Mode, rest: IntArray, position: int) -> Path:
     """Walk from the mode up and down in sigma, until its marginal density is negligible."""
     centre = mode.theta.copy()
     centre[position] = abs(centre[position])
-    start = _conditional(mode.problem, centre, rest)
+    start = conditional_mode(mode.problem, centre, rest)
     points = [start]
     for direction in (-1.0, 1.0):
         spread = STEP_SHARE * float(np.sqrt(mode.covariance[position, position]))
@@ -144,7 +136,7 @@ def follow(mode: Mode, rest: IntArray, position: int) -> Path:
                 break
             if not np.isfinite(mode.problem.value_and_gradient(theta)[0]):
                 break
-            here, step = _conditional(mode.problem, theta, rest), step * STEP_GROWTH
+            here, step = conditional_mode(mode.problem, theta, rest), step * STEP_GROWTH
             points.append(here)
             low = here.log_marginal < max(p.log_marginal for p in points) - LOG_DROP
             if low or theta[position] == 0:
@@ -156,33 +148,3 @@ def follow(mode: Mode, rest: IntArray, position: int) -> Path:
         np.array([p.theta[rest] for p in points]),
         np.array([p.factor for p in points]),
     )
-
-
-def _conditional(problem: Problem, theta: FloatArray, rest: IntArray) -> _Point:
-    """Mode of the rest with sigma held, by Newton steps; the factor of its covariance."""
-
-    def partial(x: FloatArray) -> tuple[float, FloatArray]:
-        full = theta.copy()
-        full[rest] = x
-        value, gradient = problem.value_and_gradient(full)
-        return value, gradient[rest]
-
-    x, inverse = theta[rest], np.eye(len(rest))
-    for _ in range(NEWTON_STEPS):
-        value, gradient = partial(x)
-        # A flattened direction (a pooling scale near zero) keeps a wide but proper law.
-        values, vectors = np.linalg.eigh(-hessian(partial, x))
-        inverse = (vectors / np.maximum(values, 1e-2)) @ vectors.T
-        step = inverse @ gradient
-        if gradient @ step < NEWTON_TOLERANCE:
-            break
-        length = 1.0
-        while length > 1e-3 and not partial(x + length * step)[0] > value:
-            length /= 2
-        if length <= 1e-3:
-            break
-        x = x + length * step
-    full = theta.copy()
-    full[rest] = x
-    factor = np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2), dtype=np.float64)
-    return _Point(full, factor, float(partial(x)[0] + np.log(np.diag(factor)).sum()))

@@ -10,7 +10,8 @@ import numpy as np
 from causalfair._core.logging import warn
 from causalfair._core.random import generator, int_seed
 from causalfair.exceptions import ConvergenceWarning
-from causalfair.risk._mode import Mode, find_mode, hessian, normal_draws
+from causalfair.risk._conditional import hessian
+from causalfair.risk._mode import Mode, find_mode, normal_draws
 from causalfair.risk._nested import MAX_PARETO_K, resampled_draws
 
 if TYPE_CHECKING:

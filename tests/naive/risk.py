@@ -60,12 +60,15 @@ def log_posterior(theta, data, rule):
     tau = np.exp(np.array(rest))
     variance = data["var_z"] * sigma**2
     c, c_t = np.sqrt(1 + KAPPA * variance), np.sqrt(1 + KAPPA * alpha**2 * variance)
-    scale = [c if k < 0 else tau[k] for k in data["pool_beta"]]
+    held, held_t = data["held_beta"], data["held_delta"]
+    scale = [
+        c if k < 0 else tau[k] ** (1 - h) for k, h in zip(data["pool_beta"], held, strict=True)
+    ]
     beta = np.array(scale) * gamma - data["mean_z"] * sigma * (np.arange(n_features) == 0)
     delta = []
     for j in range(f):
         if data["pool_delta"][j] >= 0:
-            delta.append(tau[data["pool_delta"][j]] * omega[j])
+            delta.append(tau[data["pool_delta"][j]] ** (1 - held_t[j]) * omega[j])
         else:
             shift = alpha * data["mean_z"] * sigma * (link[j] == 0)
             delta.append(c_t * omega[j] - alpha * beta[link[j]] - shift)
@@ -83,13 +86,15 @@ def log_posterior(theta, data, rule):
         total = total - 0.5 * ((share @ risk - value) / sd) ** 2
     if not data["prior"]:
         return total
-    for coef, raw, sds, pool, stretch in (
-        (beta, gamma, data["sd_beta"], data["pool_beta"], c),
-        (delta, omega, data["sd_delta"], data["pool_delta"], c_t),
+    for coef, sds, pool, hold, stretch in (
+        (beta, data["sd_beta"], data["pool_beta"], held, c),
+        (delta, data["sd_delta"], data["pool_delta"], held_t, c_t),
     ):
         for j in range(len(coef)):
             if pool[j] >= 0:
-                total = total - 0.5 * raw[j] ** 2
+                # Normal with sd tau, and d coefficient / d coordinate = tau^(1 - held).
+                scale_j = tau[pool[j]]
+                total = total - 0.5 * (coef[j] / scale_j) ** 2 - hold[j] * np.log(scale_j)
             else:
                 total = total - 0.5 * (coef[j] / sds[j]) ** 2 - np.log(sds[j]) + np.log(stretch)
     for k in range(len(tau)):

@@ -249,6 +249,7 @@ def test_a_wrong_prevalence_is_reported(labels):
     assert "held so tightly" in " ".join(str(tight.summary()).split())
 
 
+# Two groups say little of their spread, whose posterior is then far from normal.
 @pytest.mark.filterwarnings("ignore:.*quick approximation is poor")
 def test_groups_each_with_a_prevalence():
     rng = np.random.default_rng(1)
@@ -272,7 +273,60 @@ def test_groups_each_with_a_prevalence():
         model.predict_proba(frame.assign(town="c"))
 
 
+def towns(n=1500, n_towns=10, seed=1):
+    """Towns with their own level of risk (sd 0.5) and of testing (sd 0.7)."""
+    rng = np.random.default_rng(seed)
+    x, z, town = rng.normal(size=n), rng.uniform(0, 2, n), rng.integers(0, n_towns, n)
+    level, zeal = rng.normal(0, 0.5, n_towns), rng.normal(0, 0.7, n_towns)
+    risk = -2 + x + level[town] + z
+    tested = rng.random(n) < expit(risk + 1 + zeal[town])
+    y = rng.random(n) < expit(risk)
+    frame = pd.DataFrame({"x1": x, "town": town, "tested": tested.astype(int)})
+    frame["y"] = np.where(tested, y, np.nan)
+    known = {"prevalence": y.mean(), "prevalence_sd": 0.02, "expertise": []}
+    return frame, level, zeal, known
+
+
+# Pareto k is 0.76 here, just beyond what is called good; the draws are those of NUTS, see below.
 @pytest.mark.filterwarnings("ignore:.*quick approximation is poor")
+def test_towns_are_recovered_by_the_quick_path():
+    frame, level, zeal, known = towns()
+    model = fit(
+        frame, covariates=["x1"], roles={"group": "town"}, sampler="laplace", draws=500, **known
+    )
+    assert abs(model.conflicts_[0].z) < 2
+    est = model.estimates_
+    for part, true in (("risk", level), ("testing", zeal)):
+        terms = [f"{part}:town={j}" for j in range(10)]
+        draws = est[terms].draws - est[terms].draws.mean(axis=1, keepdims=True)
+        gap = (draws.mean(axis=0) - (true - true.mean())) / draws.std(axis=0)
+        assert np.abs(gap).max() < 3.5
+        assert 0.3 < np.sqrt((gap**2).mean()) < 1.7
+        spread = est[f"sd of {part}, town"]
+        assert abs(spread.estimate[0] - true.std()) < 3 * spread.std_error[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*quick approximation is poor")
+def test_nuts_and_the_quick_path_agree_on_towns():
+    frame, _, _, known = towns()
+    both = {}
+    for sampler in ("laplace", "nutpie"):
+        model = fit(
+            frame, covariates=["x1"], roles={"group": "town"}, sampler=sampler, draws=1000,
+            chains=2, **known,
+        )  # fmt: skip
+        both[sampler] = model.coefficients()
+    assert model.convergence_.ess_bulk > 400
+    assert model.convergence_.divergences == 0
+    left, right = both["laplace"], both["nutpie"]
+    moving = right.std_error > 0
+    gap = np.abs(left.estimate - right.estimate)[moving] / right.std_error[moving]
+    # Draws of the quick path are worth about a quarter of their number here.
+    assert gap.max() < 4 * np.sqrt(1 / model.convergence_.ess_bulk + 1 / 250)
+    np.testing.assert_allclose(left.std_error[moving] / right.std_error[moving], 1, atol=0.25)
+
+
 def test_decision_makers_differ_in_leniency():
     rng = np.random.default_rng(2)
     n = 3000

@@ -158,6 +158,7 @@ def problem(rng, *, sigma, alpha, mean_z, var_z, prior, n=60):
         "var_z": var_z, "prior": prior, "sd_beta": np.array([3.0, 2.0, 1.0, 3.0]),
         "pool_beta": np.array([-1, -1, -1, 0]), "sd_delta": np.full(5, 3.0),
         "pool_delta": np.array([-1, -1, 1, 2, 2]), "tau_scale": np.ones(3),
+        "held_beta": np.array([0.0, 0.0, 0.0, 0.7]), "held_delta": np.array([0, 0, 0, 0.4, 1.0]),
         "alpha_scale": 3.0, "sigma_scale": 2.5,
     }  # fmt: skip
 
@@ -180,7 +181,9 @@ def kernel(theta, data, rule):
         "prev_sd",
         "link",
     )
-    last = ("sd_beta", "pool_beta", "sd_delta", "pool_delta", "tau_scale")
+    last = (
+        "sd_beta", "pool_beta", "sd_delta", "pool_delta", "held_beta", "held_delta", "tau_scale"
+    )  # fmt: skip
     return _kernels.log_posterior(
         theta, *(data[k] for k in keys), *rule, *(data[k] for k in last), options
     )
