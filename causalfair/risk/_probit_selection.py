@@ -117,31 +117,6 @@ class BivariateProbitSelection(SelectionEstimator):
         **SELECTION_CONSTRAINTS,
     }
 
-    def __init__(
-        self,
-        method: Literal["ml", "bayes"] = "ml",
-        *,
-        prevalence: float | None = None,
-        prevalence_sd: float | None = None,
-        expertise: Sequence[str] | None = None,
-        covariance: Literal["robust", "model"] = "robust",
-        draws: int = 1000,
-        tune: int = 1000,
-        chains: int = 4,
-        target_accept: float = 0.9,
-        random_state: Any = None,
-    ) -> None:
-        self.method = method
-        self.prevalence = prevalence
-        self.prevalence_sd = prevalence_sd
-        self.expertise = expertise
-        self.covariance = covariance
-        self.draws = draws
-        self.tune = tune
-        self.chains = chains
-        self.target_accept = target_accept
-        self.random_state = random_state
-
     @fit_context
     def fit(
         self,

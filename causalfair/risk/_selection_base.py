@@ -89,6 +89,11 @@ class SelectionProblem:
             prevalence_sd / self.y_scale if known and prevalence_sd is not None else None,
         )
 
+    def rests_on_shape(self, *, known: bool) -> bool:
+        """Whether nothing but the normal law identifies the correlation."""
+        excluded = set(self.testing_names) - set(self.outcome_names)
+        return not known and not self.tied.any() and not excluded
+
     def terms(self) -> tuple[str, ...]:
         """Names of the reported parameters."""
         names = [f"selection:{name}" for name in self.testing_names]
@@ -188,14 +193,7 @@ def build_problem(
             f"{owner}: {len(outcome)} outcome coefficients and only {int(seen.sum())} outcomes "
             "seen; use fewer covariates."
         )
-    if not known and not tied.any() and not set(testing) - set(outcome):
-        warn(
-            f"{owner}: no covariate moves the decision only, so the correlation rests on the shape "
-            "of the normal law alone. Name one in testing_covariates, or give prevalence= or "
-            "expertise=.",
-            WeakIdentificationWarning,
-        )
-    return SelectionProblem(
+    problem = SelectionProblem(
         checked=checked,
         rows=SelectionRows(
             np.ascontiguousarray(full[:, at_t]),
@@ -215,6 +213,14 @@ def build_problem(
         tied=tied,
         partner=partner,
     )
+    if problem.rests_on_shape(known=known):
+        warn(
+            f"{owner}: no covariate moves the decision only, so the correlation rests on the shape "
+            "of the normal law alone. Name one in testing_covariates, or give prevalence= or "
+            "expertise=.",
+            WeakIdentificationWarning,
+        )
+    return problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from causalfair.risk._selection_base import (
 )
 from causalfair.risk._selection_fit import MaximumLikelihood, SelectionObjective, maximise
 from causalfair.risk._selection_likelihood import SelectionLikelihood
+from causalfair.risk._selection_profile import profile_of
 
 __all__ = ["SELECTION_CONSTRAINTS", "SelectionEstimator", "check_prevalence"]
 
@@ -83,6 +84,31 @@ class SelectionEstimator(CausalEstimator):
     condition_: float | None
     expertise_test_: HypothesisTest | None
 
+    def __init__(
+        self,
+        method: str = "ml",
+        *,
+        prevalence: float | None = None,
+        prevalence_sd: float | None = None,
+        expertise: Sequence[str] | None = None,
+        covariance: str = "robust",
+        draws: int = 1000,
+        tune: int = 1000,
+        chains: int = 4,
+        target_accept: float = 0.9,
+        random_state: Any = None,
+    ) -> None:
+        self.method = method
+        self.prevalence = prevalence
+        self.prevalence_sd = prevalence_sd
+        self.expertise = expertise
+        self.covariance = covariance
+        self.draws = draws
+        self.tune = tune
+        self.chains = chains
+        self.target_accept = target_accept
+        self.random_state = random_state
+
     def _likelihood(self) -> SelectionLikelihood:
         raise NotImplementedError
 
@@ -115,6 +141,8 @@ class SelectionEstimator(CausalEstimator):
         ]
         self.conflict_: Conflict | None = None
         self._health: Convergence | None = None
+        self._maximum: Any = None
+        self._weak = problem.rests_on_shape(known=self.prevalence is not None)
         self._counts = _row_counts(checked)
         return problem
 
@@ -133,9 +161,64 @@ class SelectionEstimator(CausalEstimator):
             objective = problem.objective(self.prevalence, self._total_sd(problem, starts[0]))
         found = maximise(objective, starts, owner=owner)
         self.loglik_, self.condition_ = found.value, found.condition
+        # A sum over dependent or weighted rows is no likelihood that could be profiled.
+        plain = problem.checked.data.cluster is None and not self._weighted(problem.checked)
+        scale = (problem.y_center, problem.y_scale)
+        self._maximum = (objective, found.free, *scale) if plain else None
         self.expertise_test_ = self._expertise_test(problem, found, owner)
         self.estimates_ = likelihood_estimates(problem, objective, found, model_based=model_based)
         self._after_maximum(problem, found.free)
+
+    @staticmethod
+    def _weighted(checked: SelectiveRows) -> bool:
+        return checked.data.sample_weight is not None and checked.n_rows == checked.data.n
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: no rows."""
+        state = dict(super().__getstate__())
+        return state | ({"_maximum": None} if "_maximum" in state else {})
+
+    def profile_interval(
+        self, term: str = "correlation", level: float = 0.95
+    ) -> tuple[float, float]:
+        """Interval by profile likelihood: the values a likelihood-ratio test does not reject.
+
+        Where the correlation rests on the shape of the normal law alone it is hardly identified:
+        its estimate may run to one, and intervals from standard errors cover far too rarely. This
+        one keeps its level, and may reach from end to end.
+
+        Parameters
+        ----------
+        term : {"correlation", "prevalence"}, default "correlation"
+            Correlation of the errors, or mean outcome of these rows where no prevalence was
+            imposed.
+        level : float, default 0.95
+            Level.
+
+        Returns
+        -------
+        low, high : float
+            Ends; a correlation of 1 or -1 where nothing rules it out.
+
+        Raises
+        ------
+        ParameterError
+            Another method than ``"ml"``, rows with clusters or sampling weights, or a model that
+            was pickled and has no rows any more.
+        """
+        owner = f"{type(self).__name__}.profile_interval"
+        check_is_fitted(self)
+        check_level(level)
+        if self._maximum is None:
+            raise ParameterError(
+                f'{owner} needs a fit with method="ml" to rows without clusters and sampling '
+                "weights, in the session that fitted it; refit, or use estimates_.conf_int()."
+            )
+        objective, free, center, scale = self._maximum
+        low, high = profile_of(term, objective, free, owner).interval(level)
+        if term == "correlation":
+            return low, high
+        return center + scale * low, center + scale * high
 
     def _after_maximum(self, problem: SelectionProblem, free: FloatArray) -> None:
         """What a subclass stores of the maximum."""
@@ -318,6 +401,11 @@ class SelectionEstimator(CausalEstimator):
             notes.append(self.conflict_.sentence())
         if self._health is not None:
             notes.append(f"Sampler: {self._health}.")
+        if self._weak and self.method == "ml":
+            notes.append(
+                "The correlation rests on the shape of the normal law alone: its standard error "
+                "is no guide; profile_interval() keeps its level."
+            )
         return notes
 
     def check(self) -> Table:
@@ -345,8 +433,10 @@ class SelectionEstimator(CausalEstimator):
             rejected = self.expertise_test_.p_value < 0.05
             meaning = "the data reject the ties" if rejected else "the ties fit"
             rows.append(["expertise", str(self.expertise_test_), meaning])
-        selection = self.estimates_["correlation"]
-        low, high = selection.conf_int()[0]
+        if self._maximum is None:
+            low, high = self.estimates_["correlation"].conf_int()[0]
+        else:
+            low, high = self.profile_interval()
         meaning = "selection on what X does not hold is not shown"
         if low > 0:
             meaning = "testers see more than X"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -27,7 +28,7 @@ from causalfair.exceptions import (
 from causalfair.inference import InfluenceEstimates
 from causalfair.risk import BivariateProbitSelection, HeckmanRisk, bivariate_normal_cdf
 from causalfair.risk._bivariate import bivariate_normal_log_cdf
-from causalfair.risk._selection_fit import SelectionObjective
+from causalfair.risk._selection_fit import SelectionObjective, maximise
 from causalfair.risk._selection_likelihood import (
     HeckmanLikelihood,
     ProbitLikelihood,
@@ -410,6 +411,48 @@ def test_predictions_given_the_decision(heckman, probit):
     interval = est.predict_interval(frame[:20])
     assert ((interval > 0) & (interval < 1)).all()
     assert (est.predict_proba(frame, given="tested") > est.predict_proba(frame)).all()
+
+
+def test_profile_interval_of_what_is_well_known_is_that_of_the_standard_error(heckman):
+    frame, _ = heckman
+    est = HeckmanRisk(expertise=["x1"], covariance="model").fit(frame, "y", **HECKMAN)
+    for term, rtol in (("correlation", 0.1), ("prevalence", 0.1)):
+        low, high = est.profile_interval(term)
+        one = est.estimates_[term]
+        assert high - low == pytest.approx(2 * 1.96 * one.std_error[0], rel=rtol)
+        assert low < one.estimate[0] < high
+        narrow = est.profile_interval(term, level=0.5)
+        assert low < narrow[0] < narrow[1] < high
+
+
+def test_ends_of_the_profile_interval_are_where_the_likelihood_ratio_says(heckman):
+    """A prevalence held at an end is the likelihood ratio's own way to hold it."""
+    frame, _ = heckman
+    est = HeckmanRisk(expertise=["x1"]).fit(frame, "y", **HECKMAN)
+    for end in est.profile_interval("prevalence"):
+        held = HeckmanRisk(expertise=["x1"], prevalence=end, prevalence_sd=1e-3)
+        problem = held._fit(held._read(frame, "y", "test", **HECKMAN), None, None, "test")
+        # The fit itself would add the sampling error of the rows' own mean.
+        found = maximise(problem.objective(end, 1e-3), [est._maximum[1]], owner="test")
+        ratio = 2 * (est.loglik_ - problem.objective().value(found.free)[0])
+        assert ratio == pytest.approx(3.8415, abs=0.05)
+
+
+def test_a_correlation_that_runs_to_one_has_an_honest_interval():
+    frame, truth = make_probit_selection(2500, random_state=1000)
+    est = BivariateProbitSelection().fit(frame, "y", **PROBIT)
+    assert est.estimates_["correlation"].estimate[0] > 0.99
+    low, high = est.profile_interval()
+    assert low < truth["correlation"] < high == 1.0
+    wald = est.estimates_["prevalence"].conf_int()[0]
+    low, high = est.profile_interval("prevalence")
+    assert low < truth["prevalence"] < high
+    assert high - low > 3 * (wald[1] - wald[0])
+    assert "profile_interval" in " ".join(str(est.summary()).split())
+    with pytest.raises(ParameterError, match="term='sigma'"):
+        est.profile_interval("sigma")
+    with pytest.raises(ParameterError, match='method="ml"'):
+        pickle.loads(pickle.dumps(est)).profile_interval()
 
 
 def test_lazy_frames_are_counted_by_their_engine(probit):

@@ -31,6 +31,7 @@ from causalfair.risk import (
     ThresholdPriors,
     ThresholdTest,
 )
+from causalfair.risk._selection_profile import profile_of
 
 
 def line(found: list[tuple[float, float, float, float, float]]) -> dict[str, float]:
@@ -61,6 +62,7 @@ def table_selection(replications: int) -> pd.DataFrame:
         for k in ("none", "prevalence", "expertise", "both")
     ]:  # fmt: skip
         found: dict[str, list] = {"correlation": [], "prevalence": []}
+        kept: dict[str, list] = {"correlation": [], "prevalence": []}
         failed = 0
         for seed in range(replications):
             normal = model == "Heckman"
@@ -81,13 +83,24 @@ def table_selection(replications: int) -> pd.DataFrame:
             except (ConvergenceError, IdentificationError):
                 failed += 1
                 continue
-            found["correlation"].append(record(est.estimates_, "correlation", truth["correlation"]))
-            found["prevalence"].append(record(est.estimates_, "prevalence", mean))
+            for term, true in (("correlation", truth["correlation"]), ("prevalence", mean)):
+                found[term].append(record(est.estimates_, term, true))
+                if term == "correlation" or "prevalence" not in options:
+                    kept[term].append(in_profile(est, term, true))
         for term, rows in found.items():
-            lines.append(
-                {"model": model, "knowledge": known, "term": term, **line(rows), "refused": failed}
-            )
+            profile = float(np.mean(kept[term])) if kept[term] else np.nan
+            lines.append({
+                "model": model, "knowledge": known, "term": term, **line(rows),
+                "profile coverage": profile, "refused": failed,
+            })  # fmt: skip
     return pd.DataFrame(lines)
+
+
+def in_profile(est: Any, term: str, truth: float) -> bool:
+    """Whether the likelihood-ratio test at 5% keeps the truth, so that the profile interval does."""
+    objective, free, center, scale = est._maximum
+    at = np.arctanh(truth) if term == "correlation" else (truth - center) / scale
+    return profile_of(term, objective, free, "validation").ratio(float(at)) <= 3.8415
 
 
 def table_odds(replications: int) -> pd.DataFrame:
@@ -149,7 +162,7 @@ def table_thresholds(replications: int) -> pd.DataFrame:
 def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
     """Name and content of every table; ``scale`` multiplies the replications."""
     yield "risk_family_odds_identity", table_odds(round(200 * scale))
-    yield "risk_family_selection", table_selection(round(24 * scale))
+    yield "risk_family_selection", table_selection(200 if scale == 1 else 12)
     yield "risk_family_thresholds", table_thresholds(round(120 * scale))
 
 
