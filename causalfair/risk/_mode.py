@@ -134,7 +134,7 @@ def _pooled_mode(problem: Problem, theta: FloatArray, owner: str) -> Mode:
     """Mode with pooling scales at the mode of their marginal, in coordinates that suit it.
 
     Each pooled coefficient is held by the share of its prior variance that the data take away,
-    which makes it about independent of its scale (Papaspiliopoulos, Roberts and Skold 2003).
+    which makes it about independent of its scale (Papaspiliopoulos, Roberts and Skold 2007).
     """
     everything = np.arange(problem.n_coordinates)
     inside, scale_of = problem.pool_positions()

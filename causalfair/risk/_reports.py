@@ -122,6 +122,7 @@ class RiskReports(CausalEstimator):
         return notes
 
     def _cite_extra(self) -> tuple[str, ...]:
+        pooled = ("papaspiliopoulos2007general",) if self.layout_.pool_names() else ()
         if self.sampler in ("nutpie", "pymc"):
-            return ("hoffman2014nuts", "vehtari2021rhat")
-        return ("vehtari2024pareto",) if self.sampler == "laplace" else ()
+            return ("hoffman2014nuts", "vehtari2021rhat", *pooled)
+        return ("vehtari2024pareto", *pooled) if self.sampler == "laplace" else pooled

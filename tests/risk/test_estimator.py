@@ -231,6 +231,27 @@ def test_each_constraint_narrows_the_intervals(labels):
     assert (widths(**known, expertise=["x1"]) < 0.9 * free).all()
 
 
+def test_a_prevalence_is_one_more_observation(labels):
+    """Weighting draws made without it by the density of the prevalence gives the same posterior."""
+    frame, truth = labels
+    value, sd = truth["prevalence"], 0.02
+    free = fit(frame, sampler="laplace", draws=4000)
+    known = fit(frame, sampler="laplace", draws=4000, prevalence=value, prevalence_sd=sd)
+    gap = (free.estimates_["prevalence"].draws[:, 0] - value) / sd
+    weight = np.exp(-0.5 * gap**2)
+    weight /= weight.sum()
+    size = 1 / (weight**2).sum()
+    assert size > 500
+    left, right = free.estimates_.draws, known.estimates_
+    mean = weight @ left
+    spread = np.sqrt(weight @ (left - mean) ** 2)
+    moving = right.std_error > 0
+    distance = np.abs(mean - right.estimate)[moving] / right.std_error[moving]
+    # Resampled draws are worth about half their number.
+    assert distance.max() < 4 * np.sqrt(2 / size + 2 / 4000)
+    np.testing.assert_allclose(spread[moving] / right.std_error[moving], 1, atol=0.12)
+
+
 def test_a_wrong_prevalence_is_reported(labels):
     frame, truth = labels
     with (
