@@ -318,6 +318,11 @@ class DomainConstrainedRisk(RiskReports):
     def _draw(self, problem: Any, root: Any, owner: str) -> Posterior:
         if self.sampler != "ml":
             return draw_posterior(problem, self, root, owner=owner)
+        if problem.n_pools:
+            raise ParameterError(
+                f'{owner}: sampler="ml" has no priors, and groups and decision makers are pooled '
+                'by one. Use sampler="laplace", or give indicators of the groups as covariates.'
+            )
         found = maximum_likelihood(problem, owner=owner)
         values, vectors = np.linalg.eigh(found.covariance)
         factor = vectors * np.sqrt(np.maximum(values, 0.0))

@@ -46,17 +46,20 @@ class Mode:
 
 
 def _minimise(problem: Problem, start: FloatArray) -> tuple[FloatArray, float]:
+    """Mode from a start; pooling scales stay, as the joint mode in them may be anywhere."""
     from scipy.optimize import minimize
 
-    def negative(theta: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = problem.value_and_gradient(theta)
+    free = problem.n_coordinates - problem.n_pools
+
+    def negative(moving: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = problem.value_and_gradient(np.concatenate([moving, start[free:]]))
         # A large finite value: the line search steps back from it, infinity would end it.
-        return (-value, -gradient) if np.isfinite(value) else (HUGE, np.zeros_like(theta))
+        return (-value, -gradient[:free]) if np.isfinite(value) else (HUGE, np.zeros_like(moving))
 
     # No box: bounded L-BFGS steps into a corner first and reports success there.
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-13, "gtol": 1e-6}
-    found = minimize(negative, start, jac=True, method="L-BFGS-B", options=options)
-    return np.asarray(found.x), -float(found.fun)
+    found = minimize(negative, start[:free], jac=True, method="L-BFGS-B", options=options)
+    return np.concatenate([found.x, start[free:]]), -float(found.fun)
 
 
 def _newton(problem: Problem, theta: FloatArray, value: float) -> tuple[FloatArray, float]:
@@ -114,7 +117,7 @@ def find_mode(problem: Problem, *, owner: str) -> Mode:
     gradient = float(np.abs(current.value_and_gradient(theta)[1]).max())
     curvature = -hessian(current.value_and_gradient, theta, current.sigma_position)
     lowest = float(np.linalg.eigvalsh(curvature)[0])
-    if gradient > max(1.0, abs(value)) * GRADIENT_TOLERANCE or lowest <= 0:
+    if not gradient <= max(1.0, abs(value)) * GRADIENT_TOLERANCE or not lowest > 0:
         raise _not_found(owner, gradient, lowest)
     covariance = np.linalg.inv(curvature)
     covariance = (covariance + covariance.T) / 2
@@ -147,7 +150,7 @@ def _pooled_mode(problem: Problem, theta: FloatArray, owner: str) -> Mode:
     found = conditional_mode(problem, theta, everything)
     value, slope = problem.value_and_gradient(found.theta)
     gradient = float(np.abs(slope[rest]).max())
-    if gradient > max(1.0, abs(value)) * GRADIENT_TOLERANCE:
+    if not gradient <= max(1.0, abs(value)) * GRADIENT_TOLERANCE:
         raise _not_found(owner, gradient, float(1 / np.linalg.eigvalsh(found.covariance)[-1]))
     return Mode(problem, found.theta, value, found.covariance, found.factor)
 
@@ -155,7 +158,7 @@ def _pooled_mode(problem: Problem, theta: FloatArray, owner: str) -> Mode:
 def _best(problem: Problem, starts: list[FloatArray]) -> tuple[FloatArray, float]:
     found = [_minimise(problem, start) for start in starts]
     theta, value = max(found, key=lambda pair: pair[1])
-    return _newton(problem, theta, value)
+    return (theta, value) if problem.n_pools else _newton(problem, theta, value)
 
 
 def _spread(problem: Problem) -> float:

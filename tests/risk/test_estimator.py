@@ -327,6 +327,12 @@ def test_towns_are_recovered_by_the_quick_path():
         assert abs(spread.estimate[0] - true.std()) < 3 * spread.std_error[0]
 
 
+def test_pooled_effects_need_a_prior():
+    frame, _, _, known = towns(n=300)
+    with pytest.raises(ParameterError, match="pooled by one"):
+        fit(frame, covariates=["x1"], roles={"group": "town"}, sampler="ml", **known)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*quick approximation is poor")
 def test_nuts_and_the_quick_path_agree_on_towns():

@@ -54,46 +54,51 @@ def record(estimates: Any, term: str, truth: float) -> tuple[float, float, float
 
 def table_selection(replications: int) -> pd.DataFrame:
     """Heckman and probit selection: what each piece of knowledge buys."""
-    lines = []
-    heckman = {"tested": "tested", "covariates": ["x1", "x2", "x3", "x4"]}
-    probit = {"tested": "tested", "covariates": ["x1", "x2", "x3"]}
-    for model, known in [
-        (m, k) for m in ("Heckman", "probit")
-        for k in ("none", "prevalence", "expertise", "both")
-    ]:  # fmt: skip
-        found: dict[str, list] = {"correlation": [], "prevalence": []}
-        kept: dict[str, list] = {"correlation": [], "prevalence": []}
-        failed = 0
-        for seed in range(replications):
-            normal = model == "Heckman"
-            make = make_heckman_selection if normal else make_probit_selection
-            frame, truth = make(1000 if normal else 2500, random_state=1000 + seed)
-            mean = float(truth["mean"].mean()) if normal else truth["prevalence"]
-            sd = 0.1 if normal else 0.01
-            noise = np.random.default_rng(seed).normal(scale=sd)
-            options: dict[str, Any] = {}
-            if known in ("prevalence", "both"):
-                options |= {"prevalence": mean + noise, "prevalence_sd": sd}
-            if known in ("expertise", "both"):
-                options["expertise"] = ["x1"]
-            try:
-                est = (HeckmanRisk if normal else BivariateProbitSelection)(**options).fit(
-                    frame, "y", **(heckman if normal else probit)
-                )
-            except (ConvergenceError, IdentificationError):
-                failed += 1
-                continue
-            for term, true in (("correlation", truth["correlation"]), ("prevalence", mean)):
-                found[term].append(record(est.estimates_, term, true))
-                if term == "correlation" or "prevalence" not in options:
-                    kept[term].append(in_profile(est, term, true))
-        for term, rows in found.items():
-            profile = float(np.mean(kept[term])) if kept[term] else np.nan
-            lines.append({
-                "model": model, "knowledge": known, "term": term, **line(rows),
-                "profile coverage": profile, "refused": failed,
-            })  # fmt: skip
-    return pd.DataFrame(lines)
+    return pd.DataFrame([
+        one
+        for model in ("Heckman", "probit")
+        for known in ("none", "prevalence", "expertise", "both")
+        for one in selection_lines(model, known, replications)
+    ])  # fmt: skip
+
+
+def selection_lines(model: str, known: str, replications: int) -> list[dict[str, Any]]:
+    """Correlation and mean outcome of one model with one piece of knowledge."""
+    normal = model == "Heckman"
+    make = make_heckman_selection if normal else make_probit_selection
+    columns = ["x1", "x2", "x3", *(["x4"] if normal else [])]
+    sd = 0.1 if normal else 0.01
+    found: dict[str, list] = {"correlation": [], "prevalence": []}
+    kept: dict[str, list] = {"correlation": [], "prevalence": []}
+    failed = 0
+    for seed in range(replications):
+        frame, truth = make(1000 if normal else 2500, random_state=1000 + seed)
+        mean = float(truth["mean"].mean()) if normal else truth["prevalence"]
+        noise = np.random.default_rng(seed).normal(scale=sd)
+        options: dict[str, Any] = {}
+        if known in ("prevalence", "both"):
+            options |= {"prevalence": mean + noise, "prevalence_sd": sd}
+        if known in ("expertise", "both"):
+            options["expertise"] = ["x1"]
+        try:
+            est = (HeckmanRisk if normal else BivariateProbitSelection)(**options).fit(
+                frame, "y", tested="tested", covariates=columns
+            )
+        except (ConvergenceError, IdentificationError):
+            failed += 1
+            continue
+        for term, true in (("correlation", truth["correlation"]), ("prevalence", mean)):
+            found[term].append(record(est.estimates_, term, true))
+            if term == "correlation" or "prevalence" not in options:
+                kept[term].append(in_profile(est, term, true))
+    return [
+        {
+            "model": model, "knowledge": known, "term": term, **line(rows),
+            "profile coverage": float(np.mean(kept[term])) if kept[term] else np.nan,
+            "refused": failed,
+        }
+        for term, rows in found.items()
+    ]  # fmt: skip
 
 
 def in_profile(est: Any, term: str, truth: float) -> bool:
