@@ -159,7 +159,10 @@ class ProbitLikelihood:
         # P(Y = z, T = d) = Phi2(z b, d t; z d rho)
         sign = z[both] * d[both]
         pair = bivariate_normal_log_cdf(z[both] * b[both], d[both] * t[both], sign * rho)
-        loglik[both], by_rho[both] = pair.value, sign * pair.d_rho * (1.0 - rho * rho)
+        loglik[both] = pair.value
+        # Where the correlation is one to machine precision its coordinate moves nothing any more.
+        slope = (1.0 - rho) * (1.0 + rho)
+        by_rho[both] = sign * pair.d_rho * slope if slope > 0 else 0.0
         by_b[both], by_t[both] = z[both] * pair.d_h, d[both] * pair.d_k
         loglik[alone] = log_ndtr(z[alone] * b[alone])
         by_b[alone] = z[alone] * mills_ratio(z[alone] * b[alone])

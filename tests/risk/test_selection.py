@@ -207,6 +207,15 @@ def test_gradients(binary, ties):
     np.testing.assert_allclose(gradient, numeric, atol=1e-6 * max(1.0, np.abs(numeric).max()))
 
 
+def test_a_correlation_of_one_to_machine_precision_has_finite_scores():
+    rows, _, _ = random_rows(np.random.default_rng(2), binary=True)
+    theta = np.zeros(rows.n_testing + rows.n_outcome + 1)
+    theta[-1] = 25.0
+    terms = ProbitLikelihood().terms(theta, rows)
+    assert np.isfinite(terms.scores).all()
+    assert not terms.scores[:, -1].any()
+
+
 def test_the_mills_ratio_from_end_to_end():
     x = np.array([-1e12, -2e4, -9999.0, -30.0, 0.0, 5.0])
     found = mills_ratio(x)
