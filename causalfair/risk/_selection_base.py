@@ -89,10 +89,10 @@ class SelectionProblem:
             prevalence_sd / self.y_scale if known and prevalence_sd is not None else None,
         )
 
-    def rests_on_shape(self, *, known: bool) -> bool:
-        """Whether nothing but the normal law identifies the correlation."""
-        excluded = set(self.testing_names) - set(self.outcome_names)
-        return not known and not self.tied.any() and not excluded
+    @property
+    def excludes(self) -> bool:
+        """Whether some column moves the decision only."""
+        return bool(set(self.testing_names) - set(self.outcome_names))
 
     def terms(self) -> tuple[str, ...]:
         """Names of the reported parameters."""
@@ -213,7 +213,7 @@ def build_problem(
         tied=tied,
         partner=partner,
     )
-    if problem.rests_on_shape(known=known):
+    if not known and not tied.any() and not problem.excludes:
         warn(
             f"{owner}: no covariate moves the decision only, so the correlation rests on the shape "
             "of the normal law alone. Name one in testing_covariates, or give prevalence= or "

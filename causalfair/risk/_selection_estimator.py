@@ -142,7 +142,9 @@ class SelectionEstimator(CausalEstimator):
         self.conflict_: Conflict | None = None
         self._health: Convergence | None = None
         self._maximum: Any = None
-        self._weak = problem.rests_on_shape(known=self.prevalence is not None)
+        # A prevalence makes the correlation firm where the outcome is binary, ties where it is not.
+        firm = self.prevalence is not None if self._binary else bool(problem.tied.any())
+        self._weak = not firm and not problem.excludes
         self._counts = _row_counts(checked)
         return problem
 
@@ -403,8 +405,8 @@ class SelectionEstimator(CausalEstimator):
             notes.append(f"Sampler: {self._health}.")
         if self._weak and self.method == "ml":
             notes.append(
-                "The correlation rests on the shape of the normal law alone: its standard error "
-                "is no guide; profile_interval() keeps its level."
+                "The correlation is weakly identified: its standard error is no guide; "
+                "profile_interval() keeps its level."
             )
         return notes
 
