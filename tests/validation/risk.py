@@ -6,19 +6,15 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import sys
-import time
-import warnings
 
 import numpy as np
 import pandas as pd
-from iv import FOLDER
+from _tables import Table, run
 from scipy import stats
 from scipy.special import expit
 
-from causalfair.exceptions import CausalFairWarning, IdentificationError
+from causalfair.exceptions import IdentificationError
 from causalfair.risk._constraints import read_expertise, read_prevalence
 from causalfair.risk._data import read_rows
 from causalfair.risk._design import fit_design
@@ -32,7 +28,6 @@ N_CALIBRATION, DRAWS, SD, SIGMA_SCALE = 500, 127, 0.03, 1.5
 # Kept draws of NUTS are nearly independent: every fourth of two chains.
 CHAINS, TUNE, THIN = 2, 400, 4
 BINS, LOW_P = 8, 1e-3
-RUNS, QUICK_RUNS = 200, 12
 TERMS = ("risk:intercept", "risk:x1", "risk:x2", "testing:intercept", "testing:x1", "sigma")
 
 
@@ -85,12 +80,12 @@ def one_rank(law: str, seed: int, sampler: str) -> np.ndarray | None:
     return np.asarray((drawn < np.array([*beta, *delta, sigma])).sum(axis=0))
 
 
-def calibration(runs: int, first: int) -> pd.DataFrame:
+def calibration(runs: int) -> pd.DataFrame:
     """Uniformity of ranks by sampler, law and parameter."""
     lines = []
     for sampler, law in itertools.product(("quick", "NUTS"), ("uniform", "normal")):
         ranks: list[np.ndarray] = []
-        seed = first
+        seed = 0
         while len(ranks) < runs:
             rank = one_rank(law, seed, sampler)
             seed += 1
@@ -108,32 +103,16 @@ def calibration(runs: int, first: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def main() -> int:
-    """Write or compare the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausalFairWarning)
-        table = calibration(QUICK_RUNS, first=5000) if quick else calibration(RUNS, first=0)
-    print(table.to_string(index=False))
-    problems = [
+def not_uniform(table: pd.DataFrame) -> list[str]:
+    """Ranks that chance does not explain."""
+    off = table[table["p of uniform ranks"] < LOW_P]
+    return [
         f"{sampler}, {law}, {term}: ranks are not uniform"
-        for sampler, law, term, p in zip(
-            table["sampler"], table["unobservables"], table["term"], table["p of uniform ranks"],
-            strict=True,
+        for sampler, law, term in zip(
+            off["sampler"], off["unobservables"], off["term"], strict=True
         )
-        if p < LOW_P
-    ]  # fmt: skip
-    path = FOLDER / "risk_calibration.csv"
-    if not quick:
-        table.to_csv(path, index=False)
-    elif list(pd.read_csv(path).columns) != list(table.columns):
-        problems.append("the stored table has other columns")
-    print(f"{time.perf_counter() - start:.0f} s;", problems or "no problems")
-    return int(bool(problems))
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, {"risk_calibration": Table(calibration, 200, 12, check=not_uniform)})

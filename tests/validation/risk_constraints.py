@@ -7,23 +7,18 @@ tables instead.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from iv import FOLDER
+from _tables import Table, run
 
 from causalfair.datasets import make_selective_labels
-from causalfair.exceptions import CausalFairWarning, IdentificationError
+from causalfair.exceptions import IdentificationError
 from causalfair.risk import DomainConstrainedRisk
 
 # The paper weighs the squared distance from the prevalence by 1e5: a standard error of 0.0022.
-SD = 0.0022
-DATA_SETS, WRONG_DATA_SETS, DRAWS = 40, 16, 1000
+SD, DRAWS = 0.0022, 1000
 COVARIATES = ["x1", "x2", "x3", "x4"]
 TIED = [f"testing:{name}" for name in COVARIATES[1:]]
 TERMS = {
@@ -94,11 +89,11 @@ def normal_theory(free: DomainConstrainedRisk, known: list[str]) -> dict[str, fl
     return out
 
 
-def study(data_sets: int, first: int) -> pd.DataFrame:
+def study(data_sets: int) -> pd.DataFrame:
     """Widths and errors of three fits against that without constraints, medians over data sets."""
     ties = {"expertise": ["x1"]}
     records = []
-    for seed in range(first, first + data_sets):
+    for seed in range(data_sets):
         frame, truth = make_selective_labels(5000, random_state=seed)
         known = {"prevalence": truth["prevalence"], "prevalence_sd": SD}
         free = fit(frame)
@@ -138,10 +133,10 @@ def interval(ratio: pd.Series) -> tuple[float, float, float]:
     return round(float(np.median(values)), 2), round(float(low), 2), round(float(high), 2)
 
 
-def wrong_prevalence(data_sets: int, first: int) -> pd.DataFrame:
+def wrong_prevalence(data_sets: int) -> pd.DataFrame:
     """Both constraints with a prevalence that is 10% off, held tightly or honestly."""
     records = []
-    for seed in range(first, first + data_sets):
+    for seed in range(data_sets):
         frame, truth = make_selective_labels(5000, random_state=seed)
         base = measures(fit(frame, expertise=["x1"]), frame, truth)
         for name, (factor, sd) in WRONG.items():
@@ -195,29 +190,11 @@ def problems_of_wrong(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def main() -> int:
-    """Write or compare the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    start, problems = time.perf_counter(), []
-    for name, make, check, runs, quick_runs in (
-        ("risk_constraints", study, problems_of_study, DATA_SETS, 3),
-        ("risk_wrong_prevalence", wrong_prevalence, problems_of_wrong, WRONG_DATA_SETS, 2),
-    ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CausalFairWarning)
-            table = make(quick_runs, first=1000) if quick else make(runs, first=0)
-        problems += check(table)
-        print(f"\n{name} ({time.perf_counter() - start:.0f} s)\n{table.to_string(index=False)}")
-        path = FOLDER / f"{name}.csv"
-        if not quick:
-            table.to_csv(path, index=False)
-        elif list(pd.read_csv(path).columns) != list(table.columns):
-            problems.append(f"{name} has other columns than the stored table")
-    print(problems or "no problems")
-    return int(bool(problems))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(
+        __doc__,
+        {
+            "risk_constraints": Table(study, 40, 3, check=problems_of_study),
+            "risk_wrong_prevalence": Table(wrong_prevalence, 16, 2, check=problems_of_wrong),
+        },
+    )

@@ -6,16 +6,11 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from iv import FOLDER
+from _tables import Table, run
 from scipy.special import expit
 
 from causalfair.datasets import (
@@ -23,7 +18,7 @@ from causalfair.datasets import (
     make_probit_selection,
     make_threshold_searches,
 )
-from causalfair.exceptions import CausalFairWarning, ConvergenceError, IdentificationError
+from causalfair.exceptions import ConvergenceError, IdentificationError
 from causalfair.risk import (
     BivariateProbitSelection,
     DecisionShiftEstimator,
@@ -94,7 +89,7 @@ def selection_lines(model: str, known: str, replications: int) -> list[dict[str,
     return [
         {
             "model": model, "knowledge": known, "term": term, **line(rows),
-            "profile coverage": float(np.mean(kept[term])) if kept[term] else np.nan,
+            "coverage, profile": float(np.mean(kept[term])) if kept[term] else np.nan,
             "refused": failed,
         }
         for term, rows in found.items()
@@ -164,43 +159,12 @@ def table_thresholds(replications: int) -> pd.DataFrame:
     return pd.DataFrame([{"term": term, **line(rows)} for term, rows in found.items()])
 
 
-def tables(scale: float) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Name and content of every table; ``scale`` multiplies the replications."""
-    yield "risk_family_odds_identity", table_odds(round(200 * scale))
-    yield "risk_family_selection", table_selection(200 if scale == 1 else 12)
-    yield "risk_family_thresholds", table_thresholds(round(120 * scale))
-
-
-def disagreements(name: str, new: pd.DataFrame, stored: pd.DataFrame) -> list[str]:
-    """Coverage of a small run that lies beyond four standard errors of the stored one."""
-    problems = []
-    for (_, a), (_, b) in zip(new.iterrows(), stored.iterrows(), strict=True):
-        p = float(np.clip(b["coverage"], 0.02, 0.98))
-        allowed = 4 * np.sqrt(p * (1 - p) * (1 / a["replications"] + 1 / b["replications"]))
-        if abs(a["coverage"] - b["coverage"]) > allowed:
-            problems.append(f"{name}: {dict(a)} against stored coverage {b['coverage']}")
-    return problems
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="compare a small run with the tables")
-    quick = parser.parse_args().quick
-    problems: list[str] = []
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausalFairWarning)
-        for name, table in tables(0.25 if quick else 1.0):
-            path = FOLDER / f"{name}.csv"
-            if quick:
-                problems += disagreements(name, table, pd.read_csv(path))
-            else:
-                table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-            print(f"\n{name} ({time.perf_counter() - start:.0f} s)\n{table.round(3).to_string()}")
-    print("\n".join(problems) if problems else "\nAll tables agree." if quick else "\nStored.")
-    return 1 if problems else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(
+        __doc__,
+        {
+            "risk_family_odds_identity": Table(table_odds, 200, 50),
+            "risk_family_selection": Table(table_selection, 200, 12),
+            "risk_family_thresholds": Table(table_thresholds, 120, 30),
+        },
+    )
