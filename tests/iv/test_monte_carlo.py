@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-_folder = Path(__file__).parents[1] / "validation"
-sys.path.append(str(_folder))  # the script imports its neighbour
-_spec = importlib.util.spec_from_file_location("validation_iv", _folder / "iv.py")
-validation = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(validation)
+from validation import iv as validation
+from validation._tables import summarise
 
 
 def run(right, replications, seed=10, n=4000):
     rows = validation.simulate_models(right, replications, n=n, seed=seed)
-    return validation.summarise(rows, 1.0)
+    return summarise(rows, 1.0)
 
 
 @pytest.mark.parametrize("cover", list(validation.COVERS))

@@ -1,14 +1,14 @@
 """Coverage and width tables of the reusable holdout, stored for the documentation.
 
-``python tests/validation/adaptive.py`` rewrites ``docs/_data/validation/adaptive_*.csv``;
+``nox -s validation -- adaptive`` rewrites ``docs/_data/validation/adaptive_*.csv``;
 ``--quick`` runs fewer repetitions and compares with the stored tables instead.
 """
 
 from __future__ import annotations
 
 import pandas as pd
-from _tables import Table, run
 from scipy import stats
+from validation._tables import Table, run
 
 from causalfair.adaptive import bounds, simulate
 from causalfair.adaptive._attacks import ATTACKS

@@ -1,6 +1,6 @@
 """Monte-Carlo tables of the fairness family, stored for the documentation.
 
-``python tests/validation/fairness.py`` rewrites ``docs/_data/validation/fairness_*.csv``;
+``nox -s validation -- fairness`` rewrites ``docs/_data/validation/fairness_*.csv``;
 ``--quick`` runs fewer replications and compares with the stored tables instead.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _tables import Table, run
+from validation._tables import Table, run
 
 from causalfair.datasets import make_weak_proxies
 from causalfair.exceptions import IdentificationError

@@ -1,6 +1,6 @@
 """Monte-Carlo tables of the forest family, stored for the documentation.
 
-``python tests/validation/forest.py`` rewrites ``docs/_data/validation/forest_*.csv``;
+``nox -s validation -- forest`` rewrites ``docs/_data/validation/forest_*.csv``;
 ``--quick`` runs fewer replications and compares with the stored tables instead.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
-from _tables import Table, run
 from scipy.stats import binom
+from validation._tables import Table, run
 
 from causalfair.datasets import make_cluster_trial, make_heterogeneous_effects
 from causalfair.forest import CausalForest, rank_average_treatment_effect, validate_ranking

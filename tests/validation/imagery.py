@@ -1,6 +1,6 @@
 """Monte-Carlo tables of the imagery family, stored for the documentation.
 
-``python tests/validation/imagery.py`` rewrites ``docs/_data/validation/imagery_*.csv``;
+``nox -s validation -- imagery`` rewrites ``docs/_data/validation/imagery_*.csv``;
 ``--quick`` runs fewer replications and compares with the stored tables instead.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _tables import Table, run
 from scipy.stats import binom
 from sklearn.linear_model import RidgeCV
+from validation._tables import Table, run
 
 from causalfair.datasets import make_image_sequence_trial
 from causalfair.forest import CausalForest, rank_average_treatment_effect

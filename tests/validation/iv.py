@@ -1,6 +1,6 @@
 """Monte-Carlo tables of the invalid-instrument estimators, stored for the documentation.
 
-``python tests/validation/iv.py`` rewrites ``docs/_data/validation/iv_*.csv``;
+``nox -s validation -- iv`` rewrites ``docs/_data/validation/iv_*.csv``;
 ``--quick`` runs fewer replications and compares with the stored tables instead.
 """
 
@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from _tables import Table, row_of, run, summarise
+from validation._tables import Table, row_of, run, summarise
 
 from causalfair.datasets import make_invalid_instruments, make_invalid_iv
 from causalfair.iv import MRGenius, MultiplyRobustATE

@@ -1,25 +1,21 @@
 """Monte-Carlo tables of the learning estimators for an invalid instrument.
 
-``python tests/validation/iv_ml.py`` rewrites ``docs/_data/validation/iv_learned.csv`` and
+``nox -s validation -- iv_ml`` rewrites ``docs/_data/validation/iv_learned.csv`` and
 ``iv_selected.csv``; ``--quick`` runs fewer replications and compares with the stored tables.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from _tables import Table, row_of, run, summarise
+from naive.iv_curved import ATE, curved_study
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from naive.iv_curved import ATE, curved_study
+from validation._tables import Table, row_of, run, summarise
 
 from causalfair.datasets import make_invalid_iv
 from causalfair.iv import DebiasedATE, SelectiveATE

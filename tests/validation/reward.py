@@ -1,6 +1,6 @@
 """Monte-Carlo tables of the reward estimators, stored for the documentation.
 
-``python tests/validation/reward.py`` rewrites ``docs/_data/validation/reward_*.csv``;
+``nox -s validation -- reward`` rewrites ``docs/_data/validation/reward_*.csv``;
 ``--quick`` runs fewer replications and compares with the stored tables instead.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _tables import Table, row_of, run, summarise
+from validation._tables import Table, row_of, run, summarise
 
 from causalfair.datasets import (
     make_headlines,

@@ -1,6 +1,6 @@
 """Simulation-based calibration of the risk model's samplers, for the documentation.
 
-``python tests/validation/risk.py`` rewrites ``docs/_data/validation/risk_calibration.csv``;
+``nox -s validation -- risk`` rewrites ``docs/_data/validation/risk_calibration.csv``;
 ``--quick`` runs a small version and compares it with the stored table instead.
 """
 
@@ -10,9 +10,9 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from _tables import Table, run
 from scipy import stats
 from scipy.special import expit
+from validation._tables import Table, run
 
 from causalfair.exceptions import IdentificationError
 from causalfair.risk._constraints import read_expertise, read_prevalence

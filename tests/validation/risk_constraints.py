@@ -1,6 +1,6 @@
 """What a prevalence and expertise buy: widths and errors of the synthetic study.
 
-``python tests/validation/risk_constraints.py`` rewrites ``docs/_data/validation/risk_constraints.csv``
+``nox -s validation -- risk_constraints`` rewrites ``docs/_data/validation/risk_constraints.csv``
 and ``risk_wrong_prevalence.csv``; ``--quick`` fits a few data sets and compares with the stored
 tables instead.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _tables import Table, run
+from validation._tables import Table, run
 
 from causalfair.datasets import make_selective_labels
 from causalfair.exceptions import IdentificationError

@@ -1,6 +1,6 @@
 """Monte-Carlo tables of the selection models, the odds identity and the threshold test.
 
-``python tests/validation/risk_family.py`` rewrites ``docs/_data/validation/risk_family_*.csv``;
+``nox -s validation -- risk_family`` rewrites ``docs/_data/validation/risk_family_*.csv``;
 ``--quick`` runs fewer replications and compares with the stored tables.
 """
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _tables import Table, run
 from scipy.special import expit
+from validation._tables import Table, run
 
 from causalfair.datasets import (
     make_heckman_selection,
