@@ -225,17 +225,23 @@ def build_problem(
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The prevalence the data imply without the constraint, beside the one imposed."""
+    """The prevalence the data imply without the constraint, beside the one imposed.
+
+    Attributes
+    ----------
+    implied, implied_sd, imposed, imposed_sd : float
+        The two and their standard errors.
+    z : float
+        Their distance in standard errors: where rows are independent, the signed root of the
+        likelihood ratio, since the implied standard error is no guide where the model is weakly
+        identified.
+    """
 
     implied: float
     implied_sd: float
     imposed: float
     imposed_sd: float
-
-    @property
-    def z(self) -> float:
-        """Distance in standard errors."""
-        return (self.implied - self.imposed) / float(np.hypot(self.implied_sd, self.imposed_sd))
+    z: float
 
     def sentence(self) -> str:
         """For the summary."""
@@ -290,33 +296,45 @@ def likelihood_estimates(
     return CovarianceEstimates(point, vcov, names)
 
 
+def fit_without_prevalence(
+    problem: SelectionProblem, starts: list[FloatArray], owner: str
+) -> MaximumLikelihood | None:
+    """Maximum without the prevalence; None where the data alone do not identify the model."""
+    try:
+        return maximise(problem.objective(), starts, owner=owner)
+    except (ConvergenceError, IdentificationError):
+        return None
+
+
 def conflict_of(
     problem: SelectionProblem,
-    starts: list[FloatArray],
+    without: MaximumLikelihood,
+    within: MaximumLikelihood,
     prevalence: float,
     prevalence_sd: float,
     *,
+    independent: bool,
     model_based: bool,
     owner: str,
-) -> tuple[Conflict | None, MaximumLikelihood | None]:
-    """Fit without the prevalence; None where the data alone do not identify the model."""
+) -> Conflict:
+    """Set the prevalence against what the data say without it; warn if they contradict it."""
     objective = problem.objective()
-    try:
-        found = maximise(objective, starts, owner=owner)
-    except (ConvergenceError, IdentificationError):
-        return None, None
-    free = likelihood_estimates(problem, objective, found, model_based=model_based)["prevalence"]
-    mean = problem.y_scale * objective.mean_outcome(found.free)[2]
+    free = likelihood_estimates(problem, objective, without, model_based=model_based)["prevalence"]
+    mean = problem.y_scale * objective.mean_outcome(without.free)[2]
     share = problem.rows.weight / problem.rows.weight.sum()
     sampling = float(share @ (mean - share @ mean) ** 2) / problem.rows.weight.sum()
     # The prevalence is the population's; the rows' own mean scatters around it.
-    implied_sd = float(np.hypot(free.std_error[0], np.sqrt(sampling)))
-    conflict = Conflict(float(free.estimate[0]), implied_sd, prevalence, prevalence_sd)
-    if abs(conflict.z) > CONFLICT:
+    implied, implied_sd = float(free.estimate[0]), float(np.hypot(free.std_error[0], sampling**0.5))
+    distance = implied - prevalence
+    z = distance / float(np.hypot(implied_sd, prevalence_sd))
+    if independent:
+        z = float(np.sign(distance) * np.sqrt(2 * max(without.value - within.value, 0.0)))
+    conflict = Conflict(implied, implied_sd, prevalence, prevalence_sd, z)
+    if abs(z) > CONFLICT:
         warn(
             f"{owner}: the data contradict the prevalence. {conflict.sentence()} A wrong "
             "prevalence held tightly is worse than none: check its source and population, or raise "
             "prevalence_sd.",
             WeakIdentificationWarning,
         )
-    return conflict, found
+    return conflict

@@ -29,6 +29,7 @@ from causalfair.risk._selection_base import (
     SelectionProblem,
     build_problem,
     conflict_of,
+    fit_without_prevalence,
     likelihood_estimates,
 )
 from causalfair.risk._selection_fit import MaximumLikelihood, SelectionObjective, maximise
@@ -153,18 +154,20 @@ class SelectionEstimator(CausalEstimator):
     def _fit_likelihood(self, problem: SelectionProblem, owner: str) -> None:
         starts = self._starts(problem, owner)
         model_based = self.covariance == "model"
-        objective, unconstrained = problem.objective(), None
+        objective, without = problem.objective(), None
         if self.prevalence is not None and self.prevalence_sd is not None:
-            self.conflict_, unconstrained = conflict_of(
-                problem, starts, self.prevalence, self.prevalence_sd,
-                model_based=model_based, owner=owner,
-            )  # fmt: skip
-            starts = starts if unconstrained is None else [unconstrained.free, *starts]
+            without = fit_without_prevalence(problem, starts, owner)
+            starts = starts if without is None else [without.free, *starts]
             objective = problem.objective(self.prevalence, self._total_sd(problem, starts[0]))
         found = maximise(objective, starts, owner=owner)
         self.loglik_, self.condition_ = found.value, found.condition
         # A sum over dependent or weighted rows is no likelihood that could be profiled.
         plain = problem.checked.data.cluster is None and not self._weighted(problem.checked)
+        if without is not None and self.prevalence is not None and self.prevalence_sd is not None:
+            self.conflict_ = conflict_of(
+                problem, without, found, self.prevalence, self.prevalence_sd,
+                independent=plain, model_based=model_based, owner=owner,
+            )  # fmt: skip
         scale = (problem.y_center, problem.y_scale)
         self._maximum = (objective, found.free, *scale) if plain else None
         self.expertise_test_ = self._expertise_test(problem, found, owner)

@@ -344,6 +344,35 @@ def test_knowledge_narrows_the_intervals(heckman):
     assert abs(both.conflict_.z) < 2
 
 
+def test_a_right_prevalence_is_no_conflict_where_the_data_hardly_speak():
+    roles = {"tested": "tested", "covariates": ["x1", "x2", "x3"]}
+    z, wald = [], []
+    for seed in range(12):
+        frame, truth = make_probit_selection(2_000, random_state=seed)
+        est = BivariateProbitSelection(prevalence=truth["prevalence"], prevalence_sd=0.01)
+        found = est.fit(frame, "y", **roles).conflict_
+        if found is None:  # no maximum without the prevalence
+            continue
+        z.append(found.z)
+        wald.append((found.implied - found.imposed) / np.hypot(found.implied_sd, 0.01))
+    assert len(z) >= 9
+    # The correlation without knowledge runs to one, and its standard error to nothing.
+    assert np.abs(wald).max() > 5
+    assert np.abs(z).max() < 2.5
+    np.testing.assert_array_equal(np.sign(z), np.sign(wald))
+
+
+def test_conflicts_of_rows_that_depend_use_standard_errors(heckman):
+    frame, truth = heckman
+    est = HeckmanRisk(expertise=["x1"], prevalence=truth["prevalence"], prevalence_sd=0.05)
+    alone = est.fit(frame, "y", **HECKMAN).conflict_
+    weight = np.full(len(frame), 2.0)
+    found = est.fit(frame, "y", sample_weight=weight, **HECKMAN).conflict_
+    wald = (found.implied - found.imposed) / np.hypot(found.implied_sd, found.imposed_sd)
+    assert found.z == pytest.approx(wald, rel=1e-12)
+    assert alone.z == pytest.approx(wald, abs=0.3)  # well identified: the two agree
+
+
 def test_a_wrong_prevalence_is_named(heckman):
     frame, _ = heckman
     est = HeckmanRisk(expertise=["x1"], prevalence=0.5, prevalence_sd=0.05)
