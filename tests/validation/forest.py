@@ -155,8 +155,28 @@ def naive_folds(
     return float(2 * norm.sf(abs(sum(ratios)) / np.sqrt(5)))
 
 
+def rate_size(replications: int) -> Iterator[dict]:
+    """Share of 5 % tests of a RATE that reject where all effects are equal and units are few."""
+    for method in RATES:
+        for n in (60, 240):
+            rejected = 0
+            for seed in range(replications):
+                priority, gamma = np.random.default_rng([3, seed]).normal(size=(2, n))
+                rate = rank_average_treatment_effect(
+                    priority, gamma, method=method, q=[1.0], random_state=seed
+                ).estimates_
+                rejected += abs(rate.estimate[0]) > 1.959964 * rate.std_error[0]
+            yield {
+                "test": method.upper(),
+                "units": n,
+                "replications": replications,
+                "rejections": rejected / replications,
+            }
+
+
 TABLES = {
     "forest_rate_coverage": Table(rate_coverage, 500, 100),
+    "forest_rate_size": Table(rate_size, 4000, 400),
     "forest_average_coverage": Table(average_coverage, 200, 40),
     "forest_ranking_tests": Table(ranking_tests, 200, 30),
 }
