@@ -17,6 +17,7 @@ from causalfair.adaptive import (
     _kernels,
     bounds,
 )
+from causalfair.adaptive._methods import METHODS
 from causalfair.adaptive._selector import product_sums
 from causalfair.adaptive._weights import decode_cells
 
@@ -133,15 +134,26 @@ def test_two_thousand_features_in_one_batch(benchmark, tmp_path, dtype):
     assert sums / product < 2.5
 
 
-@pytest.mark.parametrize("method", ["gaussian", "laplace", "ladder", "thresholdout"])
-def test_calculators(benchmark, method):
-    bounds.width(9_000, 90, method=method)
-    turn = iter(range(10**6))
-    benchmark.pedantic(lambda: bounds.width(10_000 + next(turn), 1_000, method=method), rounds=30)
-    assert benchmark.stats["min"] < 0.010  # the least disturbed of 30 calls, each with a new n
+SAID = {"universe": 2**16, "rounds": 10}
+CALCULATORS = {
+    **{
+        method: lambda n, method=method: bounds.width(n, 678, method=method, **SAID)
+        for method in METHODS
+    },
+    "auto": lambda n: bounds.width(n, 678),
+    "fixed noise": lambda n: bounds.width(n, 678, method="gaussian", sigma=0.03),
+    "max_queries": lambda n: bounds.max_queries(n, 0.1),
+    "max_queries, ladder": lambda n: bounds.max_queries(n, 0.1, method="ladder"),
+    "sample_size": lambda n: bounds.sample_size(n // 20, 0.1),
+    "compare": lambda n: bounds.compare(n, 678, published=False),
+    "compare, published": lambda n: bounds.compare(n, 678),
+    "recommend": lambda n: bounds.recommend(n, 678, guess=True, best_only=True),
+}
 
 
-def test_compare(benchmark):
-    bounds.compare(9_000, 90)
-    turn = iter(range(10**6))
-    benchmark.pedantic(lambda: bounds.compare(10_000 + next(turn), 1_000), rounds=15)
+@pytest.mark.parametrize("name", CALCULATORS)
+def test_calculators(benchmark, name):
+    CALCULATORS[name](9_000)  # imports and first-use costs
+    turn = iter(range(10**6))  # a new n each time: nothing is remembered
+    benchmark.pedantic(lambda: CALCULATORS[name](12_345 + 40 * next(turn)), rounds=20)
+    print(f"\n{name}: {1e3 * benchmark.stats['min']:.2f} ms")
