@@ -76,12 +76,31 @@ def wild_cluster_test(
     True
     """
     sums, size = _cluster_scores(estimates)
-    scores = sums + size * (float(estimates.estimate[0]) - null)
-    observed = abs(float(_studentised(scores[None])[0]))
+    return wild_score_test(
+        sums + size * (float(estimates.estimate[0]) - null),
+        "wild cluster bootstrap",
+        f"{estimates.names[0]} = {null:g}",
+        weights=weights,
+        n_draws=n_draws,
+        rng=rng,
+    )
+
+
+def wild_score_test(
+    scores: FloatArray,
+    name: str,
+    null: str,
+    *,
+    weights: str,
+    n_draws: int = 9_999,
+    rng: RandomState = 0,
+) -> HypothesisTest:
+    """Two-sided test that clusters' scores (G,) have mean zero, by random weights for each."""
     if weights not in ("rademacher", "webb"):
         raise ParameterError(
             f"wild_cluster_test got weights={weights!r}; use 'rademacher' or 'webb'."
         )
+    observed = float(_studentised(scores[None])[0])
     everything = weights == "rademacher" and scores.size <= ENUMERATED
     beyond = total = 0
     for signs in (
@@ -89,12 +108,10 @@ def wild_cluster_test(
     ):
         # Sums in another order differ in the last digits: those are ties.
         statistic = np.abs(_studentised(signs * scores))
-        beyond += int((statistic >= observed * (1 - 1e-9)).sum())
+        beyond += int((statistic >= abs(observed) * (1 - 1e-9)).sum())
         total += len(signs)
     p = beyond / total if everything else (1 + beyond) / (1 + total)
-    return HypothesisTest(
-        "wild cluster bootstrap", f"{estimates.names[0]} = {null:g}", observed, p, None, "bootstrap"
-    )
+    return HypothesisTest(name, null, observed, p, None, "bootstrap")
 
 
 def _cluster_scores(estimates: Estimates) -> tuple[FloatArray, FloatArray]:

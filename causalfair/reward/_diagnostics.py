@@ -12,7 +12,7 @@ from causalfair._core.random import child_seed, generator
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import ParameterError
 from causalfair.reward._methods import MethodFit, Problem, fit_method, out_of_fold_scores
-from causalfair.reward._ridge import make_gram, ridge
+from causalfair.reward._ridge import coefficients, make_gram
 from causalfair.reward._sensitivity import sensitivity_of
 
 __all__ = ["RewardDiagnostics", "amplification", "diagnose_reward"]
@@ -243,7 +243,6 @@ def _placebo(reward: Any, problem: Problem, n_permutations: int) -> dict[str, fl
         real = 1 - float(w @ (y - scores) ** 2) / float(w @ y**2)
         return {"real": real, "permuted": float("nan"), "p": float("nan")}
     penalty = reward.penalty_
-    real = _held_out_r2(problem, problem.y, penalty)
     strata = problem.confounders.strata()
     order = np.argsort(strata, kind="stable")
     cells = np.split(order, np.flatnonzero(np.diff(strata[order])) + 1)
@@ -254,32 +253,33 @@ def _placebo(reward: Any, problem: Problem, n_permutations: int) -> dict[str, fl
         else np.zeros_like(problem.y)
     )
     moving = problem.y - rest
-    found = []
+    outcomes = np.empty((len(moving), 1 + n_permutations))
+    outcomes[:, 0] = moving
     for b in range(n_permutations):
         rng = generator(problem.seed, 11, b)
-        shuffled = moving.copy()
         for own in cells:
-            shuffled[own] = moving[rng.permutation(own)]
-        found.append(_held_out_r2(problem, rest + shuffled, penalty))
+            outcomes[own, 1 + b] = moving[rng.permutation(own)]
+    real, *found = _held_out_r2(problem, rest[:, None] + outcomes, penalty)
     return {
-        "real": real,
+        "real": float(real),
         "permuted": float(np.mean(found)),
         "p": float((1 + np.sum(np.asarray(found) >= real)) / (n_permutations + 1)),
     }
 
 
-def _held_out_r2(problem: Problem, y: FloatArray, penalty: float) -> float:
-    """R2 of out-of-fold rewards within held-out strata, for any outcome."""
-    lost, total = 0.0, 0.0
+def _held_out_r2(problem: Problem, Y: FloatArray, penalty: float) -> FloatArray:
+    """R2 (m,) of out-of-fold rewards within held-out strata, for m outcomes (n, m)."""
+    lost = total = np.zeros(Y.shape[1])
     for train, test, rows in problem.parts():
-        target = train.confounders.residualize(y[problem.folds != problem.folds[rows[0]]])
+        target = train.confounders.residualize(Y[problem.folds != problem.folds[rows[0]]])
         gram = make_gram(
-            train.within, target, train.weight, kept=train.share > 0, blocks=train.blocks
+            train.within, target[:, 0], train.weight, kept=train.share > 0, blocks=train.blocks
         )
-        held = test.confounders.residualize(y[rows])
-        lost += float(test.weight @ (held - test.within @ ridge(gram, penalty).coef) ** 2)
-        total += float(test.weight @ held**2)
-    return 1 - lost / total if total > 0 else 0.0
+        xy = train.within.T @ (train.weight[:, None] * target) / gram.n
+        held = test.confounders.residualize(Y[rows])
+        lost = lost + test.weight @ (held - test.within @ coefficients(gram, xy, penalty)) ** 2
+        total = total + test.weight @ held**2
+    return np.asarray(1 - lost / np.where(total > 0, total, np.inf) - (total <= 0))
 
 
 def _effects(reward: Any, problem: Problem, naive: MethodFit) -> Any:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtrc, ndtr
 
-from causalfair._core.random import generator
+from causalfair._core.random import child_seed
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_level, check_numeric
 from causalfair.exceptions import DataError, ParameterError
+from causalfair.inference.few_clusters import wild_score_test
+from causalfair.inference.vcov import cluster_sums
 from causalfair.reward._corrections import conformal_radius, random_effects
 from causalfair.reward._methods import Problem
 from causalfair.reward._ridge import UNIDENTIFIED, make_gram, sandwich
@@ -19,7 +21,6 @@ from causalfair.reward._sensitivity import bias_bound
 
 __all__ = ["NegativeControl", "RewardEvidence"]
 
-WEBB = np.sqrt(np.array([0.5, 1.0, 1.5]))
 MOST_CANDIDATES = 2_000
 
 
@@ -127,16 +128,10 @@ class RewardEvidence:
         restricted = table.coef - row * gap / scale
         scores = problem.weight * (target - design @ restricted) * (design @ row)
         codes = np.arange(len(scores)) if problem.cluster is None else problem.cluster[:, 0]
-        sums = np.asarray(np.bincount(codes, scores), dtype=np.float64)
-        observed = _studentised(sums[None, :])[0]
-        rng = generator(self._root, 12)  # type: ignore[attr-defined]
-        beyond, block = 0, max(1, 4_000_000 // len(sums))
-        for start in range(0, n_draws, block):
-            size = (min(block, n_draws - start), len(sums))
-            weights = rng.choice(np.concatenate([-WEBB, WEBB]), size=size)
-            beyond += int((np.abs(_studentised(weights * sums)) >= abs(observed)).sum())
-        p = (1 + beyond) / (n_draws + 1)
-        return HypothesisTest("Score", null, float(observed), p, None, "bootstrap")
+        return wild_score_test(
+            cluster_sums(scores[:, None], codes).ravel(), "Score", null,
+            weights="webb", n_draws=n_draws, rng=child_seed(self._root, 12),  # type: ignore[attr-defined]
+        )  # fmt: skip
 
     def predict_interval(self, X: Any, level: float = 0.95) -> FloatArray:
         """Conformal interval of the corrected outcome of a future showing of each text.
@@ -284,13 +279,6 @@ def _linear(reward: Any, owner: str) -> Problem:
         raise ParameterError(f'{owner} needs learner="ridge"; other learners have no coefficients.')
     assert isinstance(problem, Problem)
     return problem
-
-
-def _studentised(sums: FloatArray) -> FloatArray:
-    """Studentised totals (m,) of rows of cluster sums (m, G)."""
-    centred = sums - sums.mean(axis=1, keepdims=True)
-    spread = np.sqrt((centred**2).sum(axis=1))
-    return np.asarray(sums.sum(axis=1) / np.where(spread > 0, spread, np.inf))
 
 
 def _plain_fit(problem: Problem, target: FloatArray) -> Any:

@@ -180,6 +180,12 @@ def ridge(
     return RidgeFit(spectrum.solve(gram.xy, best), best, curve, spectrum.df(best))
 
 
+def coefficients(gram: Gram, xy: FloatArray, penalty: float) -> FloatArray:
+    """Coefficients (d, m) of m outcomes whose cross products (d, m) are given, at one penalty."""
+    spectrum = _spectrum(gram.xx, gram.scale if penalty == 0 else gram.weight, gram.kept)
+    return np.column_stack([spectrum.solve(column, penalty) for column in xy.T])
+
+
 def penalty_path(gram: Gram) -> FloatArray:
     """Coefficients (d, 13) at every penalty of the grid."""
     spectrum = _spectrum(gram.xx, gram.weight, gram.kept)

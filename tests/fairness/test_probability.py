@@ -490,7 +490,7 @@ class TestMitigation:
         with pytest.raises(IdentificationError, match="raise the tolerance"):
             group_blind_threshold(tpr[:, 1:2], fpr[:, 1:2], [0.4, 0.5], [0.6, 0.4])
 
-    @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_corrected_reduction_is_fair_to_the_true_groups(self):
         pytest.importorskip("fairlearn")
         from sklearn.linear_model import LogisticRegression
