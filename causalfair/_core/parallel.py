@@ -101,8 +101,11 @@ def map_tasks(
     if len(tasks) <= 1 or effective_jobs(jobs) == 1:
         return [_one_task(fn, task, threads, worker=False) for task in progress(tasks, desc)]
     from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
 
-    results: Any = Parallel(n_jobs=jobs, return_as="generator")(
+    # Some backends give all results at once: then progress jumps to the end.
+    one_by_one = get_active_backend()[0].supports_return_generator
+    results: Any = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
         delayed(_one_task)(fn, task, threads, worker=True) for task in tasks
     )
     return list(progress(_Counted(results, len(tasks)), desc))

@@ -61,7 +61,7 @@ def scaled(factor: float, x: float) -> float:
     return factor * x
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 def test_results_keep_their_order_on_any_backend(backend):
     with joblib.parallel_config(backend, n_jobs=2):
         assert map_tasks(partial(scaled, 2.0), [3, 1, 2]) == [6, 2, 4]
