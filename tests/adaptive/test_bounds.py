@@ -112,7 +112,7 @@ def test_many_small_releases_approach_the_gaussian_limit():
     assert exact == pytest.approx(limit, rel=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.01, 0.8), st.floats(0.001, 0.3))
 def test_concentrated_privacy_is_never_tighter_than_the_truth(mu, beta):
     exact = accounting.gap(accounting.GaussianF(mu), beta)
@@ -120,7 +120,7 @@ def test_concentrated_privacy_is_never_tighter_than_the_truth(mu, beta):
     assert accounting.gap_pointwise(accounting.GaussianF(mu), beta) <= exact + 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.0, 3.0), st.floats(1e-6, 1 - 1e-6), st.floats(1e-6, 1 - 1e-6))
 def test_power_functions_are_increasing_and_above_the_diagonal(mu, a, b):
     low, high = sorted((a, b))
@@ -224,7 +224,7 @@ def test_optimum_is_not_beaten_on_a_fine_grid():
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(200, 10**6), st.integers(1, 10**5), st.floats(0.001, 0.4))
 def test_width_is_monotone(n, k, beta):
     def radius(n, k, beta, method):
@@ -324,7 +324,7 @@ def test_kl_interval():
     assert (round(low, 6), round(high, 6)) == (0.882651, 0.915729)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(0, 1), st.integers(2, 10**6), st.floats(0.01, 200))
 def test_kl_interval_is_the_level_set_and_within_hoeffding(h, n, level):
     low, high = description.kl_interval(h, n, level)

@@ -34,7 +34,7 @@ def test_updates(size, step):
         assert np.allclose(out, weights, rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 8), st.data())
 def test_conjunctions(n_columns, data):
     columns = data.draw(st.lists(st.integers(0, n_columns - 1), unique=True))

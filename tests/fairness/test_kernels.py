@@ -18,7 +18,7 @@ from causalfair.fairness._soft import SoftMoments, third_moment
 from causalfair.fairness._tensor import cell_table, count_rows, from_tensor
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     n=st.integers(1, 200),

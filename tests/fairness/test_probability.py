@@ -270,7 +270,7 @@ class TestOutcomeRegression:
 
 
 class TestBounds:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(seed=st.integers(0, 10_000), K=st.integers(2, 3))
     def test_closed_form_equals_the_linear_programme(self, seed, K):
         rng = np.random.default_rng(seed)

@@ -201,7 +201,7 @@ def test_balanced_arms_give_a_difference_in_means():
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(scale=st.floats(-50, 50).filter(lambda a: abs(a) > 0.01), seed=st.integers(0, 50))
 def test_scaling_the_outcome_scales_the_effect(scale, seed):
     X, y, v = small_data(seed=seed, n=200)

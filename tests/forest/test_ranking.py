@@ -87,7 +87,7 @@ def test_treat_top_shares_ties():
         treat_top([1.0], 50)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), share=st.floats(0.02, 1.0))
 def test_value_of_the_top_is_on_the_curve(seed, share):
     rng = np.random.default_rng(seed)

@@ -92,7 +92,7 @@ def test_population_values(draw, autoc, qini):
 floats = st.floats(-100, 100).map(lambda x: round(x, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     scores=arrays(float, 12, elements=floats),
     priority=arrays(float, 12, elements=st.integers(0, 6).map(float)),

@@ -36,7 +36,7 @@ def encode(encoder, filters, bias, pixels, valid):
     return encoder._encode(pixels, valid)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size=st.integers(1, 4), bands=st.integers(1, 4), K=st.integers(1, 6), grid=st.integers(1, 2),
     bias=st.sampled_from([0.0, 0.4]), hole=st.sampled_from([0.0, 0.05, 1.0]), seed=st.integers(0, 99),

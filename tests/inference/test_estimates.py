@@ -107,7 +107,7 @@ def test_few_clusters_use_t_and_warn(Y):
     np.testing.assert_allclose(est.p_value(), 2 * stats.t.sf(np.abs(est.statistic()), 9), rtol=1e-8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     arrays(np.float64, (12, 2), elements=st.floats(-10, 10)),
     st.floats(0.1, 50),

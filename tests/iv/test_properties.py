@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from causalfair.iv import _basis, _scores, _sensitivity, _weak
 from causalfair.iv._logistic import fit_logistic
 
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 2**32 - 1)
 
 

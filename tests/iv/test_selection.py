@@ -76,7 +76,7 @@ def test_covers_with_one_sided_noncompliance():
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")).filter(
@@ -137,7 +137,7 @@ def test_smoothed_scores_are_the_weighted_average_of_all_scores(nested):
 
 
 @pytest.mark.parametrize("criterion", ["mixed-minimax", "minimax"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_risk_equals_brute_force(criterion, data):
     counts = tuple(data.draw(st.lists(st.integers(1, 3), min_size=5, max_size=5)))

@@ -31,7 +31,7 @@ def test_equals_dense_least_squares(levels, weighted, solver):
     np.testing.assert_allclose(got / A.std(axis=0), want / A.std(axis=0), atol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(5, 60), st.integers(1, 3))
 def test_random_shapes_against_the_twin(seed, n, n_factors):
     rng = np.random.default_rng(seed)

@@ -50,7 +50,7 @@ def test_quadrature_is_the_monte_carlo_variance(two):
     np.testing.assert_allclose(variance, want, rtol=0.02, atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(vb=st.floats(0, 9), vu=st.floats(0, 9), b2=st.floats(0, 9))
 def test_weight_minimises_the_mean_squared_error(vb, vu, b2):
     weight, mse = inverse_variance_weight(vb, vu, b2)

@@ -61,7 +61,7 @@ def test_sums_means_and_residuals():
     assert np.isnan(out[:, [0, 3]]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 8))
 def test_sorting_and_pairs(seed, n, k):
     rng = np.random.default_rng(seed)

@@ -309,7 +309,7 @@ def test_bernstein_covers_and_shrinks():
         empirical_bernstein([0.5, 2.0], 0, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tau=st.floats(0, 3), seed=st.integers(0, 50))
 def test_frontier_twin(tau, seed):
     rng = np.random.default_rng(seed)
