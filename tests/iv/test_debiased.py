@@ -346,7 +346,7 @@ def test_missing_covariates_pass_where_every_learner_takes_them(study):
     )
     learners = (tree, tree, leaf, leaf, leaf)
     model = DebiasedATE(*learners, n_folds=2, n_repeats=1, random_state=0)
-    with pytest.warns(WeakIdentificationWarning, match="D\\(X\\) changes sign: 4.1% of rows"):
+    with pytest.warns(WeakIdentificationWarning, match=r"D\(X\) changes sign: [34]\.\d% of rows"):
         est = model.fit(holes, "y", **NAMES)
     assert np.isfinite(est.estimates_.estimate).all()
     assert "2SLS" not in str(est.summary())

@@ -210,6 +210,8 @@ def test_outcome_given_every_effect(study):
     assert np.array_equal(est.scores_, phi)
 
 
+# Small forests may find rows whose variance shift has the other sign; which, depends on scikit-learn.
+@pytest.mark.filterwarnings("ignore:.*changes sign:causalfair.exceptions.WeakIdentificationWarning")
 def test_same_bits_for_any_number_of_workers(study):
     frame, _ = study
     forest = {
