@@ -104,7 +104,7 @@ def table_selected(replications: int) -> pd.DataFrame:
 
 
 TABLES = {
-    "iv_learned": Table(table_learned, 100, 20),
+    "iv_learned": Table(table_learned, 400, 20),
     "iv_selected": Table(table_selected, 24, 5),
 }
 
