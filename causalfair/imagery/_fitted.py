@@ -167,6 +167,31 @@ class FittedEffects(CausalEstimator):
             estimates, self.scheme, curves, int((self._folds >= 0).sum()), int(flat), evaluated.size
         )
 
+    def group_average_effects(self, n_groups: int = 5) -> Any:
+        """Average effects of groups of units from the lowest to the highest predicted effect.
+
+        Parameters
+        ----------
+        n_groups : int, default 5
+            Groups of equal size within each fold of :meth:`evaluate`.
+
+        Returns
+        -------
+        causalfair.forest.GroupEffects
+            Effects of units ranked by models that did not see them (``scheme="oob"``: by the model
+            that made the scores, a heuristic); ``plot()`` and ``plot("calibration")`` draw them.
+        """
+        from causalfair.forest import group_average_effects
+
+        check_is_fitted(self)
+        sample = self.effect_model_.sample_
+        return group_average_effects(
+            np.where(self._folds >= 0, self._priority, np.nan), sample.scores, n_groups=n_groups,
+            fold=self._folds, cluster=first_cluster(sample.cluster),
+            sample_weight=sample.sample_weight,
+            priority_from="out_of_bag" if self.scheme == "oob" else "other_data",
+        )  # fmt: skip
+
     def calibration_test(self) -> Any:
         """Did the model find the mean effect and its spread? Both terms are one if perfect."""
         check_is_fitted(self)
