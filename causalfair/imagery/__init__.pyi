@@ -16,6 +16,9 @@ from ._jitter import jitter_study as jitter_study
 from ._placebo import PlaceboTransport as PlaceboTransport
 from ._placebo import placebo_transport as placebo_transport
 from ._ranking import RankingEvaluation as RankingEvaluation
+from ._scales import MultiScaleFeatures as MultiScaleFeatures
+from ._scales import ScaleSearch as ScaleSearch
+from ._scales import scale_search as scale_search
 from ._sequence import ImageSequence as ImageSequence
 from ._spectral import SpectralFeatures as SpectralFeatures
 from ._support import SupportReport as SupportReport
@@ -30,10 +33,12 @@ __all__ = [
     "ImageSequenceCATE",
     "JitterStudy",
     "LandCoverReport",
+    "MultiScaleFeatures",
     "PlaceboTransport",
     "RandomConvolutionFeatures",
     "RankingEvaluation",
     "RepresentationComparison",
+    "ScaleSearch",
     "SequenceFeatures",
     "SpectralFeatures",
     "SupportReport",
@@ -48,4 +53,5 @@ __all__ = [
     "placebo_transport",
     "plot_effect_map",
     "plot_exemplars",
+    "scale_search",
 ]

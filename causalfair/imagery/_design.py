@@ -11,10 +11,11 @@ from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair._core.validation import check_no_missing
 from causalfair.exceptions import CausalFairWarning, DataError, IdentificationError, ParameterError
-from causalfair.imagery._compress import Compressor
+from causalfair.imagery._compress import BlockCompressor, Compressor
 
 __all__ = [
     "SOURCES",
+    "AnyCompressor",
     "Design",
     "assignment_probability",
     "guard_clusters",
@@ -24,6 +25,7 @@ __all__ = [
 
 SOURCES = ("tabular", "image", "sequence", "tabular+image", "tabular+sequence")
 WIDE = 10
+AnyCompressor = Compressor | BlockCompressor
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Design:
         Covariates.
     n_components : int, "auto" or None
         How features are compressed.
+    blocks : ndarray of shape (D,) or None
+        Block of each feature; blocks are compressed one by one.
     """
 
     raw: FloatArray | None
@@ -49,15 +53,21 @@ class Design:
     row_of_unit: IntArray | None
     tabular: Any
     n_components: Any
+    blocks: Any = None
 
-    def compressor(self, units: Any = slice(None)) -> Compressor | None:
+    def compressor(self, units: Any = slice(None)) -> AnyCompressor | None:
         """Compressor learned from the places of some units."""
         if self.raw is None or self.row_of_unit is None:
             return None
         places = np.unique(self.row_of_unit[units])
-        return Compressor(self.n_components).fit(self.raw[places])
+        fresh = (
+            Compressor(self.n_components)
+            if self.blocks is None
+            else BlockCompressor(self.n_components, self.blocks)
+        )
+        return fresh.fit(self.raw[places])
 
-    def frame(self, compressor: Compressor | None, units: Any = slice(None)) -> Any:
+    def frame(self, compressor: AnyCompressor | None, units: Any = slice(None)) -> Any:
         """Table of some units, image features first."""
         tabular = self.tabular.iloc[units]
         if compressor is None or self.raw is None or self.row_of_unit is None:

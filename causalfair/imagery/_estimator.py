@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
@@ -17,7 +18,12 @@ from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.roles import RoleData, resolve_roles
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair._core.validation import check_binary
-from causalfair.exceptions import DataError, IdentificationError, ParameterError
+from causalfair.exceptions import (
+    DataError,
+    IdentificationError,
+    ParameterError,
+    SmallSampleWarning,
+)
 from causalfair.imagery._compress import check_components
 from causalfair.imagery._design import (
     Design,
@@ -335,7 +341,8 @@ class ImageSequenceCATE(FittedEffects):
         tabular = data.covariates
         if "tabular" not in self.data_source_:
             tabular = tabular.iloc[:, :0]
-        design = Design(raw, names, rows, tabular, self.n_components)
+        blocks = getattr(self.representation_, "block_of_feature_", None)
+        design = Design(raw, names, rows, tabular, self.n_components, blocks)
         warn_if_wide(design, OWNER)
         return design
 
@@ -347,14 +354,17 @@ class ImageSequenceCATE(FittedEffects):
         fresh = _seeded(learner, root, LEARN, self.n_jobs, key)
         cluster, weight = data.cluster, data.sample_weight
         fit = fresh.fit if scores else getattr(fresh, "_fit_predictor", fresh.fit)
-        return fit(
-            design.frame(compressor, units),
-            data.y[units],  # type: ignore[index]
-            treatment=w[units],
-            nuisances=None if e is None else {"propensity": e[units]},
-            cluster=None if cluster is None else cluster[units],
-            sample_weight=None if weight is None else weight[units],
-        )
+        with warnings.catch_warnings():
+            if not scores:  # averages of a part of the units, which nobody reads
+                warnings.simplefilter("ignore", SmallSampleWarning)
+            return fit(
+                design.frame(compressor, units),
+                data.y[units],  # type: ignore[index]
+                treatment=w[units],
+                nuisances=None if e is None else {"propensity": e[units]},
+                cluster=None if cluster is None else cluster[units],
+                sample_weight=None if weight is None else weight[units],
+            )
 
     def _cross_rank(
         self, learner: Any, design: Design, data: RoleData, w: FloatArray, e: FloatArray | None,

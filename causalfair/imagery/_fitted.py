@@ -11,8 +11,7 @@ from causalfair._core.base import CausalEstimator
 from causalfair._core.random import child_seed
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import DataError, ParameterError
-from causalfair.imagery._compress import Compressor
-from causalfair.imagery._design import join
+from causalfair.imagery._design import AnyCompressor, join
 from causalfair.imagery._ranking import METRICS, RankingEvaluation, evaluate_priorities
 from causalfair.imagery._sequence import as_sequence
 from causalfair.imagery._support import Calendar, SupportReference
@@ -26,7 +25,7 @@ class FittedEffects(CausalEstimator):
     data_source_: str
     effect_model_: Any
     representation_: Any
-    compressor_: Compressor | None
+    compressor_: AnyCompressor | None
     placebo_: bool
     calendar_: Calendar | None
     scheme: str
@@ -120,7 +119,7 @@ class FittedEffects(CausalEstimator):
         raw, rows = self._raw(images, owner)
         if tabular is not None and len(tabular) != len(rows):
             raise DataError(f"{owner}: {len(rows)} units have images, X has {len(tabular)} rows.")
-        compressor = cast("Compressor", self.compressor_)
+        compressor = cast("AnyCompressor", self.compressor_)
         values = compressor.transform(raw)[rows]
         return join(
             values, compressor.names(feature_names(self.representation_, raw.shape[1])), tabular

@@ -504,8 +504,20 @@ def test_comparison_ranks_sequence_over_image(trial):
     qini = frame[frame["metric"] == "qini"].reset_index(drop=True)
     assert (qini["p_adjusted"] >= qini["p_value"] - 0.02).all()
     assert "data_source_sequence" in set(table.factor_analysis()["term"])
+    told = table.factor_analysis({"spectral": {"log_parameters": 0.0, "pretrained": "no"}})
+    assert not told["term"].str.startswith("representation").any()
+    with pytest.raises(DataError, match=r"attributes must say the same"):
+        table.factor_analysis({"other": {"size": 3}})
+    best = frame.groupby("data_source")["r_squared"].max()
+    assert best["sequence"] > best["image"] > 0
+    ax = table.plot_spaces(metric="autoc")
+    assert [line.get_label() for line in ax.lines if line.get_marker() == "o"] == [
+        "image", "sequence"
+    ]  # fmt: skip
     assert max(map(len, str(table).splitlines())) <= 88
     assert table.plot().get_xlabel()
+    with pytest.raises(DataError, match="both spaces"):
+        table.plot_spaces(metric="auc")
     with pytest.raises(ParameterError, match="'pixels'"):
         compare_representations(truth["images"], [0], treatment=[0], spaces=("pixels",))
 
