@@ -5,6 +5,7 @@ from ._convolution import RandomConvolutionFeatures as RandomConvolutionFeatures
 from ._estimator import ImageSequenceCATE as ImageSequenceCATE
 from ._features import SequenceFeatures as SequenceFeatures
 from ._frames import FrameEncoder as FrameEncoder
+from ._importance import describe_components as describe_components
 from ._interpret import LandCoverReport as LandCoverReport
 from ._interpret import describe_land_cover as describe_land_cover
 from ._interpret import land_cover_shares as land_cover_shares
@@ -13,6 +14,8 @@ from ._interpret import plot_effect_map as plot_effect_map
 from ._interpret import plot_exemplars as plot_exemplars
 from ._jitter import JitterStudy as JitterStudy
 from ._jitter import jitter_study as jitter_study
+from ._pictures import plot_acquisitions as plot_acquisitions
+from ._pictures import plot_occlusion as plot_occlusion
 from ._placebo import PlaceboTransport as PlaceboTransport
 from ._placebo import placebo_transport as placebo_transport
 from ._ranking import RankingEvaluation as RankingEvaluation
@@ -46,12 +49,15 @@ __all__ = [
     "TorchSequenceEncoder",
     "Transport",
     "compare_representations",
+    "describe_components",
     "describe_land_cover",
     "jitter_study",
     "land_cover_shares",
     "occlusion_map",
     "placebo_transport",
+    "plot_acquisitions",
     "plot_effect_map",
     "plot_exemplars",
+    "plot_occlusion",
     "scale_search",
 ]

@@ -23,7 +23,7 @@ from causalfair._core.roles import resolve_roles
 from causalfair._core.sampling import judge, run_nuts
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_binary
-from causalfair.exceptions import CausalFairWarning, DataError
+from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
 from causalfair.imagery._compress import Compressor
 from causalfair.imagery._design import guard_clusters
 from causalfair.imagery._estimator import REPRESENT, _seeded
@@ -35,6 +35,7 @@ from causalfair.inference import DrawEstimates
 __all__ = ["ImageClusterEffects", "build_model"]
 
 OWNER = "ImageClusterEffects.fit"
+LEAST_MEMBERS = 10  # five an arm
 STARTS, BOOTSTRAP, SAMPLER, CHOICE = 10, 11, 12, 13
 
 
@@ -76,6 +77,9 @@ class ImageClusterEffects(CausalEstimator):
         Point estimates.
     n_types_ : int
         Number of types. One says that no image-based types were found.
+    uncertainty_ : float
+        Mean entropy of the type probabilities over its largest value: 0 where images tell the type
+        surely, 1 where they say nothing.
     cv_log_likelihood_ : ndarray of shape (3,) or None
         Mean log-likelihood of a unit left out, by number of types, for ``n_types="auto"``.
 
@@ -213,6 +217,7 @@ class ImageClusterEffects(CausalEstimator):
         else:
             draws, self.types_ = self._sample(phi, standard, w, codes, root)
         K = self.n_types_
+        self._judge_types(phi)
         draws[:, :K] *= scale
         draws[:, -1] *= scale
         self.scale_ = float(scale)
@@ -220,6 +225,19 @@ class ImageClusterEffects(CausalEstimator):
         names += [f"share, type {k + 1}" for k in range(K)] + ["ATE"]
         self.estimates_ = DrawEstimates(draws, names)
         return self._finish(data, seed=root)  # type: ignore[no-any-return]
+
+    def _judge_types(self, phi: FloatArray) -> None:
+        """How surely images tell types apart, and types that hardly anybody belongs to."""
+        p = type_probabilities(self.types_.logits, phi)
+        information = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1).mean()
+        self.uncertainty_ = float(information / np.log(p.shape[1])) if p.shape[1] > 1 else 0.0
+        members = p.sum(axis=0)
+        if members.min() < LEAST_MEMBERS:
+            warn(
+                f"{OWNER}: degenerate type: type {int(members.argmin()) + 1} has "
+                f"{members.min():.1f} members. Use fewer types.",
+                CausalFairWarning,
+            )
 
     def _represent(self, sequence: Any, root: Any) -> FloatArray:
         representation = SequenceFeatures() if self.representation is None else self.representation
@@ -245,10 +263,6 @@ class ImageClusterEffects(CausalEstimator):
         self, phi: FloatArray, y: FloatArray, w: FloatArray, codes: Any, root: Any
     ) -> tuple[FloatArray, Types]:
         best = fit_types(phi, y, w, self.n_types_, generator(root, STARTS))
-        share = type_probabilities(best.logits, phi).mean(axis=0)
-        if share.min() * len(y) < 10:
-            warn(f"{OWNER}: a type has {share.min() * len(y):.1f} members; use fewer types.",
-                 CausalFairWarning)  # fmt: skip
         codes = np.arange(len(y)) if codes is None else codes
         members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
         out = []
@@ -331,10 +345,58 @@ class ImageClusterEffects(CausalEstimator):
         phi = self.compressor_.transform(raw) / self.spread_
         return type_probabilities(self.types_.logits, phi[sequence.row_of_unit])
 
+    def plot_map(self, images: Any, *, type_number: int | None = None, ax: Any = None) -> Any:
+        """Probability of a type on a map.
+
+        Parameters
+        ----------
+        images : ImageSequence
+            Places with ``coords``.
+        type_number : int, optional
+            Which type, from 1; the one with the largest effect when None.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+
+        Raises
+        ------
+        DataError
+            The images have no coordinates.
+        ParameterError
+            There is no such type.
+        """
+        from causalfair.imagery._interpret import plot_effect_map
+
+        check_is_fitted(self)
+        sequence = as_sequence(images, owner="ImageClusterEffects.plot_map")
+        if sequence.coords is None:
+            raise DataError("ImageClusterEffects.plot_map needs ImageSequence(coords=...).")
+        number = self.n_types_ if type_number is None else type_number
+        if not 1 <= number <= self.n_types_:
+            raise ParameterError(
+                f"ImageClusterEffects.plot_map got type_number={type_number!r}; there are "
+                f"{self.n_types_} types."
+            )
+        p = self.predict_proba(sequence)[:, number - 1]
+        effect = self.estimates_.estimate[number - 1]
+        return plot_effect_map(
+            sequence.coords[sequence.image_of_unit], p, ax=ax,
+            label=f"probability of type {number} (effect {effect:.2f})",
+        )  # fmt: skip
+
     def _summary_notes(self) -> list[str]:
         notes = ["No image-based types were found: one effect for all places predicts as well."]
         if self.cv_log_likelihood_ is None or self.n_types_ > 1:
             notes = []
+        if self.n_types_ > 1:
+            notes.append(
+                f"Uncertainty of the types given images: {self.uncertainty_:.0%} (0% sure, 100% "
+                "blind)."
+            )
         if self.sampler == "em":
             how = f"Penalised maximum likelihood; intervals from {self.draws} bootstrap samples."
             return [*notes, how]

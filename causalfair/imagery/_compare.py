@@ -207,7 +207,7 @@ class RepresentationComparison:
             )
         ax = new_axes(ax, width=6.2, height=4.4)
         alone = table.loc[table["data_source"] == "tabular", "ratio"]
-        ends = np.concatenate([wide.to_numpy().ravel(), alone.to_numpy(), [0.0]])
+        ends = np.concatenate([wide.to_numpy().ravel(), alone.to_numpy()])
         margin = 0.08 * (np.ptp(ends) or 1.0)
         low, high = ends.min() - margin, ends.max() + margin
         ax.plot([low, high], [low, high], color="0.55", linewidth=1.0, zorder=0)

@@ -21,6 +21,7 @@ __all__ = [
     "guard_clusters",
     "refuse_copies",
     "resolve_source",
+    "take_role",
 ]
 
 SOURCES = ("tabular", "image", "sequence", "tabular+image", "tabular+sequence")
@@ -209,6 +210,16 @@ def refuse_copies(tabular: Any, w: FloatArray, owner: str) -> None:
                     f"{owner}: the covariate {name!r} is the treatment itself (correlation "
                     f"{r:.3f}); with it no comparison is left. Take it out of covariates."
                 )
+
+
+def take_role(value: Any, keep: Any) -> Any:
+    """Rows of a role; names, numbers and switches stay as they are."""
+    from sklearn.utils import _safe_indexing
+
+    plain = value is None or isinstance(value, str) or np.ndim(value) == 0
+    if plain or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)):
+        return value
+    return _safe_indexing(value, keep)
 
 
 def warn_if_wide(design: Design, owner: str) -> None:

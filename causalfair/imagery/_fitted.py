@@ -230,6 +230,63 @@ class FittedEffects(CausalEstimator):
         check_is_fitted(self)
         return self.effect_model_.best_linear_projection(characteristics)
 
+    def block_importance(self) -> Any:
+        """Importance of tabular data and of each scale and pooling of the images.
+
+        Returns
+        -------
+        pandas.Series
+            Shares of splits by block, largest first; principal components hand theirs on to the
+            features they are made of, by squared loadings.
+
+        Raises
+        ------
+        ParameterError
+            The learner has no importance of variables.
+        """
+        from causalfair.imagery._importance import block_importance
+
+        check_is_fitted(self)
+        model = self.effect_model_
+        if not hasattr(model, "variable_importance_"):
+            raise ParameterError(
+                f"ImageSequenceCATE.block_importance: {type(model).__name__} has no importance of "
+                "variables; use CausalForest."
+            )
+        if self.compressor_ is None:
+            return block_importance(model.variable_importance_, None, ())
+        loadings = self.compressor_.loadings()
+        names = feature_names(self.representation_, loadings.shape[1])
+        return block_importance(model.variable_importance_, loadings, names)
+
+    def nearest(self, images: Any, k: int = 5) -> Any:
+        """Places of the trial whose images are most like those of other places.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (G, T, H, W, C)
+            Other places.
+        k : int, default 5
+            How many of the trial for each.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``row`` (place of ``images``), ``rank``, ``trial_row`` (place of the trial:
+            ``images.row_of_unit`` says whose) and ``distance`` in standardised components.
+
+        Raises
+        ------
+        ParameterError
+            The model uses no images, or ``k`` is not between 1 and the places of the trial.
+        """
+        from causalfair.imagery._importance import nearest_places
+
+        check_is_fitted(self)
+        reference = self._reference("nearest")
+        raw, _ = self._raw(images, "ImageSequenceCATE.nearest")
+        return nearest_places(reference.Z, reference.components(raw), k)
+
     def support(self, images: Any, X: Any = None) -> Any:
         """Where the trial supports a prediction, and where it does not.
 

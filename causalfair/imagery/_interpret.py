@@ -14,11 +14,15 @@ from causalfair.imagery._sequence import ImageSequence, as_sequence
 
 __all__ = [
     "LandCoverReport",
+    "as_table",
     "describe_land_cover",
+    "display_bands",
     "land_cover_shares",
     "occlusion_map",
     "plot_effect_map",
     "plot_exemplars",
+    "show_frame",
+    "stretch",
 ]
 
 FIFTH = 0.2
@@ -94,6 +98,62 @@ class LandCoverReport:
     contrast: Any
     correlation: Any
 
+    def summary(self) -> Any:
+        """Printable table.
+
+        Returns
+        -------
+        causalfair.reporting.Summary
+            Prints as text.
+        """
+        from causalfair.reporting import Summary, Table, estimates_table
+        from causalfair.reporting.format import format_estimate, format_number, format_p
+
+        rows = []
+        for row in self.contrast.itertuples():
+            cells = format_estimate(row.difference, row.std_error)
+            rows.append([row.term, format_number(row.top), format_number(row.bottom),
+                         cells.estimate, cells.std_error, format_p(row.p_adjusted),
+                         f"{self.correlation[row.term]:.2f}"])  # fmt: skip
+        columns = ["", "top fifth", "bottom", "difference", "std. error", "adj. p", "correlation"]
+        return Summary(
+            "Effects and land cover", [],
+            [Table(columns, rows, "Units with the largest and smallest predicted effects",
+                   "lrrrrrr"),
+             estimates_table(self.projection, title="Projection of the effect")],
+            ["Correlations (Spearman) with predicted effects are descriptive; p-values are Holm's.",
+             "What goes with large effects need not cause them."],
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return str(self.summary()._repr_html_())
+
+    def plot(self, *, ax: Any = None, level: float = 0.95) -> Any:
+        """Coefficients of the projection with their intervals, the constant left out.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+        level : float, default 0.95
+            Level of the intervals.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
+        from causalfair.reporting import forest_plot
+
+        ax = forest_plot(self.projection[list(self.projection.names[1:])], ax, level)
+        ax.set_xlabel(f"change of the effect a unit of the share, {level:.0%} interval")
+        return ax
+
 
 def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
     """What land cover goes with large effects in the trial.
@@ -134,7 +194,7 @@ def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
     from scipy.stats import spearmanr
 
     sample = model.effect_model_.sample_
-    shares = _as_frame(shares)
+    shares = as_table(shares, "describe_land_cover")
     if len(shares) != sample.n:
         raise DataError(
             f"describe_land_cover: shares has {len(shares)} rows, the trial {sample.n} units."
@@ -148,7 +208,7 @@ def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
     return LandCoverReport(projection, _contrast(shares, effect, sample), correlation)
 
 
-def _as_frame(shares: Any) -> Any:
+def as_table(shares: Any, owner: str) -> Any:
     """A pandas table of a frame of any library, or of an array with numbered columns."""
     import pandas as pd
 
@@ -159,7 +219,7 @@ def _as_frame(shares: Any) -> Any:
     values = np.asarray(shares, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2:
-        raise DataError(f"describe_land_cover: shares has shape {values.shape}; give (n_units, k).")
+        raise DataError(f"{owner}: shares has shape {values.shape}; give (n_units, k).")
     return pd.DataFrame(values, columns=[f"x{j}" for j in range(values.shape[1])])
 
 
@@ -172,13 +232,15 @@ def _contrast(shares: Any, effect: FloatArray, sample: Any) -> Any:
     low, high = np.quantile(effect, [FIFTH, 1 - FIFTH])
     top, bottom = (effect >= high).astype(float), (effect <= low).astype(float)
     values = shares.to_numpy(dtype=float)
-    mean_top = np.average(values, axis=0, weights=top)
-    mean_bottom = np.average(values, axis=0, weights=bottom)
-    influence = (top / top.mean())[:, None] * (values - mean_top)
-    influence -= (bottom / bottom.mean())[:, None] * (values - mean_bottom)
+    weight = np.ones(sample.n) if sample.sample_weight is None else sample.sample_weight
+    mean_top = np.average(values, axis=0, weights=top * weight)
+    mean_bottom = np.average(values, axis=0, weights=bottom * weight)
+    influence = (top / np.average(top, weights=weight))[:, None] * (values - mean_top)
+    influence -= (bottom / np.average(bottom, weights=weight))[:, None] * (values - mean_bottom)
     estimates = InfluenceEstimates(
-        mean_top - mean_bottom, influence, [str(c) for c in shares.columns], cluster=sample.cluster
-    )
+        mean_top - mean_bottom, influence, [str(c) for c in shares.columns],
+        cluster=sample.cluster, sample_weight=weight,
+    )  # fmt: skip
     return pd.DataFrame(
         {"term": list(estimates.names), "top": mean_top, "bottom": mean_bottom,
          "difference": estimates.estimate, "std_error": estimates.std_error,
@@ -186,9 +248,9 @@ def _contrast(shares: Any, effect: FloatArray, sample: Any) -> Any:
     )  # fmt: skip
 
 
-def _exemplars(effect: FloatArray, cluster: Any, count: int, largest: bool) -> list[int]:
-    """Units with the largest or smallest effect, at most one a cluster."""
-    order = np.argsort(-effect if largest else effect, kind="stable")
+def _exemplars(key: FloatArray, cluster: Any, count: int) -> list[int]:
+    """Units with the smallest keys, at most one a cluster."""
+    order = np.argsort(key, kind="stable")
     if cluster is None:
         return [int(i) for i in order[:count]]
     chosen: list[int] = []
@@ -202,13 +264,14 @@ def _exemplars(effect: FloatArray, cluster: Any, count: int, largest: bool) -> l
     return chosen
 
 
-def _display_bands(sequence: ImageSequence, bands: Any) -> IntArray:
+def display_bands(sequence: ImageSequence, bands: Any, owner: str = "plot_exemplars") -> IntArray:
+    """Positions of the three bands to draw."""
     if bands is not None:
         names = sequence.bands or ()
         missing = [b for b in bands if b not in names]
         if missing:
             raise ParameterError(
-                f"plot_exemplars got bands={tuple(bands)!r}, but the images name "
+                f"{owner} got bands={tuple(bands)!r}, but the images name "
                 f"{', '.join(names) or 'none'}."
             )
         return np.array([names.index(b) for b in bands])
@@ -217,7 +280,7 @@ def _display_bands(sequence: ImageSequence, bands: Any) -> IntArray:
 
 
 def plot_exemplars(
-    model: Any, images: Any, *, n: int = 3, frames: Any = None, bands: Any = None
+    model: Any, images: Any, *, n: int = 3, middle: int = 0, frames: Any = None, bands: Any = None
 ) -> Any:
     """Draw the places with the largest and the smallest predicted effects.
 
@@ -229,6 +292,8 @@ def plot_exemplars(
         The images it was fitted on.
     n : int, default 3
         Places at each end, at most one a cluster.
+    middle : int, default 0
+        Places with effects nearest to the median, drawn between.
     frames : sequence of int, optional
         Frames to draw; at most six, evenly spaced, when None.
     bands : sequence of three str, optional
@@ -237,7 +302,8 @@ def plot_exemplars(
     Returns
     -------
     matplotlib.figure.Figure
-        Rows are places, columns are dates. All panels and bands share one stretch (2nd to 98th
+        Rows are places, columns are dates. Effects have their 95% interval where the learner has
+        one. All panels and bands share one stretch (2nd to 98th
         percentile), so that colour and brightness can be compared. Single images are anecdotes,
         not evidence.
 
@@ -257,25 +323,32 @@ def plot_exemplars(
         )
     cluster = model.effect_model_.sample_.cluster
     codes = sequence.image_of_unit if cluster is None else cluster[:, 0]
-    top, bottom = (_exemplars(effect, codes, n, largest) for largest in (True, False))
+    top, bottom = (_exemplars(key, codes, n) for key in (-effect, effect))
+    half = _exemplars(np.abs(effect - np.median(effect)), codes, middle) if middle else []
+    labels = _effect_labels(model, effect)
     T = sequence.shape[1]
     spread = np.unique(np.linspace(0, T - 1, min(T, 6)).round().astype(int))
     when = spread if frames is None else frames
-    units = [*top, *bottom[::-1]]
+    units = [*top, *half, *bottom[::-1]]
     blocks = [sequence.read(sequence.image_of_unit[[u]]) for u in units]
-    chosen = _display_bands(sequence, bands)
-    stretch = _stretch(blocks, chosen)
-    alone = len(when) == 1  # a row for each end instead of a row a place
-    shape = (2, len(top)) if alone else (len(units), len(when))
+    chosen = display_bands(sequence, bands)
+    ends = stretch(blocks, chosen)
+    alone = len(when) == 1  # a row for each group instead of a row a place
+    groups = {"largest": top, "median": half, "smallest": bottom}
+    groups = {name: members for name, members in groups.items() if members}
+    widest = max(map(len, groups.values()))
+    shape = (len(groups), widest) if alone else (len(units), len(when))
     figure, axes = pyplot.subplots(
         *shape, figsize=(1.5 * shape[1] + 0.6, 1.6 * shape[0] + 0.5), squeeze=False,
         layout="constrained",
     )  # fmt: skip
+    if alone:
+        axes = _panels(axes, list(groups.values()))
     for k, (unit, block) in enumerate(zip(units, blocks, strict=True)):
-        row = axes.ravel()[k : k + 1] if alone else axes[k]
-        label = f"effect {effect[unit]:.2f}"
+        row = axes[k : k + 1] if alone else axes[k]
+        label = labels[unit]
         for ax, t in zip(row, when, strict=True):
-            _show(ax, block, t, chosen, stretch)
+            show_frame(ax, block, t, chosen, ends)
             if alone:
                 ax.set_title(label, fontsize=9)
             elif k == 0 and sequence.dated:
@@ -283,24 +356,51 @@ def plot_exemplars(
         if not alone:
             row[0].set_ylabel(label, fontsize=9)
     if alone:
-        axes[0, 0].set_ylabel("largest", fontsize=9)
-        axes[1, 0].set_ylabel("smallest", fontsize=9)
+        at = 0
+        for name, members in groups.items():
+            axes[at].set_ylabel(name, fontsize=9)
+            at += len(members)
     else:
         figure.suptitle("Largest (top) to smallest predicted effects", x=0.02, ha="left", size=11)
     return figure
 
 
-def _show(ax: Any, block: Any, t: int, bands: IntArray, stretch: tuple[float, float]) -> None:
+def _panels(axes: Any, groups: list[list[int]]) -> Any:
+    """Axes of the places of each group in order; those left over are taken away."""
+    for row, members in zip(axes, groups, strict=True):
+        for ax in row[len(members) :]:
+            ax.remove()
+    used = [row[: len(members)] for row, members in zip(axes, groups, strict=True)]
+    return np.concatenate(used)
+
+
+def _effect_labels(model: Any, effect: FloatArray) -> list[str]:
+    """Effect of each unit, with its interval where the learner has one."""
+    plain = [f"effect {value:.2f}" for value in effect]
+    from causalfair.forest import CausalForest
+
+    if not isinstance(model.effect_model_, CausalForest):
+        return plain
+    ends = model.predict_interval()
+    return [f"{text}\n[{low:.2f}, {high:.2f}]"
+            for text, (low, high) in zip(plain, ends, strict=True)]  # fmt: skip
+
+
+def show_frame(
+    ax: Any, block: Any, t: int, bands: IntArray, ends: tuple[float, float], *, grey: bool = False
+) -> None:
     """Draw one frame; pixels that are not valid are white."""
-    low, high = stretch
+    low, high = ends
     shown = np.clip((block.pixels[0, t][..., bands] - low) / (high - low), 0, 1)
+    if grey:
+        shown = np.repeat(shown.mean(axis=2, keepdims=True), 3, axis=2)
     shown[~block.valid[0, t]] = 1.0
     ax.imshow(shown, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
 
 
-def _stretch(blocks: Any, bands: IntArray) -> tuple[float, float]:
+def stretch(blocks: Any, bands: IntArray) -> tuple[float, float]:
     """One stretch for all panels and bands, so that colours are true: 2nd and 98th percentile."""
     pixels = np.concatenate([b.pixels[b.valid][:, bands].ravel() for b in blocks]).astype(float)
     low, high = np.percentile(pixels, [2, 98])
@@ -375,7 +475,14 @@ def _repeat(X: Any, count: int) -> Any:
     return pd.concat([pd.DataFrame(X)] * count, ignore_index=True)
 
 
-def plot_effect_map(coords: Any, effect: Any, *, supported: Any = None, ax: Any = None) -> Any:
+def plot_effect_map(
+    coords: Any,
+    effect: Any,
+    *,
+    supported: Any = None,
+    label: str = "predicted effect",
+    ax: Any = None,
+) -> Any:
     """Predicted effects on a map, places without support crossed out.
 
     Parameters
@@ -386,6 +493,8 @@ def plot_effect_map(coords: Any, effect: Any, *, supported: Any = None, ax: Any 
         Effects.
     supported : bool array of shape (G,), optional
         Places the trial supports.
+    label : str, default "predicted effect"
+        What the colours are.
     ax : matplotlib.axes.Axes, optional
         Where to draw.
 
@@ -412,7 +521,7 @@ def plot_effect_map(coords: Any, effect: Any, *, supported: Any = None, ax: Any 
         colours = {"cmap": "RdBu", "vmin": -limit, "vmax": limit}
     dots = ax.scatter(*xy[good].T, c=effect[good], s=18, **colours)
     ax.scatter(*xy[~good].T, marker="x", color="0.6", s=14)
-    ax.figure.colorbar(dots, ax=ax, label="predicted effect", shrink=0.8)
+    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.8)
     ax.set_xlabel("longitude")
     ax.set_ylabel("latitude")
     ax.set_aspect(1 / np.cos(np.radians(xy[:, 1].mean())))

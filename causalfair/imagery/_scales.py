@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from causalfair._core.crossfit import make_folds, take_rows
+from causalfair._core.crossfit import make_folds
 from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import DataError, ParameterError
 from causalfair.imagery._compare import RepresentationComparison, compare_representations
+from causalfair.imagery._design import take_role
 from causalfair.imagery._estimator import ImageSequenceCATE
 from causalfair.imagery._features import SequenceFeatures
 from causalfair.imagery._ranking import METRICS
@@ -516,11 +517,8 @@ def _halves(
 
 
 def _rows(given: Mapping[str, Any], units: IntArray) -> dict[str, Any]:
-    """Roles of some units; numbers, words and switches stay as they are."""
-    return {
-        name: value if np.ndim(value) == 0 else take_rows(np.asarray(value), units)
-        for name, value in given.items()
-    }
+    """Roles of some units."""
+    return {name: take_role(value, units) for name, value in given.items()}
 
 
 def _table(comparison: RepresentationComparison, ready: Mapping[tuple[int, ...], Any]) -> Any:

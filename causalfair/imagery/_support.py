@@ -81,6 +81,45 @@ class SupportReport:
             }
         )
 
+    def plot(self, *, ax: Any = None) -> Any:
+        """Densities of the trial over the target, at places of both, on a log scale.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on. Places left of the dashed line lack support.
+        """
+        from causalfair.reporting.plot import new_axes
+
+        G, n = self.density_ratio.size, self.trial_probability.size
+        odds = self.trial_probability / (1 - self.trial_probability)
+        ratios = {"trial": np.log10(odds * G / n), "target": np.log10(self.density_ratio)}
+        ends = np.concatenate([*ratios.values(), [np.log10(LEAST_DENSITY)]])
+        edges = np.linspace(ends.min() - 0.05, ends.max() + 0.05, 41)
+        ax = new_axes(ax, height=3.6)
+        for (name, values), sign in zip(ratios.items(), (1.0, -1.0), strict=True):
+            share = sign * np.histogram(values, edges)[0] / values.size
+            ax.bar(edges[:-1], share, width=np.diff(edges), align="edge", alpha=0.75,
+                   label=f"{name} ({values.size:,})")  # fmt: skip
+        ax.axvline(np.log10(LEAST_DENSITY), color="0.4", linewidth=1, linestyle=(0, (4, 3)))
+        ax.axhline(0.0, color="0.3", linewidth=0.8)
+        ax.xaxis.set_major_formatter(lambda power, _: f"{10.0**power:.3g}")
+        ax.yaxis.set_major_formatter(lambda share, _: f"{abs(share):.0%}")
+        ax.set_xlabel("density of the trial over that of the target")
+        ax.set_ylabel("share of units")
+        ax.set_title(
+            f"supported {self.supported.mean():.0%}, AUC {self.auc:.2f}, effective trial size "
+            f"{self.effective_share:.0%}", loc="left", fontsize=10,
+        )  # fmt: skip
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False)
+        return ax
+
     def summary(self) -> Any:
         """Printable table.
 
@@ -215,13 +254,17 @@ class SupportReference:
             max(float(np.quantile(error, 0.99)), 1e-12),
         )
 
+    def components(self, raw: FloatArray) -> FloatArray:
+        """Standardised components (G, m) of places given their features."""
+        return np.asarray(self.compressor.transform(raw) / self.spread)
+
     def report(
         self, raw: FloatArray, rows: IntArray, seed: np.random.SeedSequence
     ) -> SupportReport:
         """Support of target units, given raw features of their places."""
         from scipy.spatial import cKDTree
 
-        Z = self.compressor.transform(raw) / self.spread
+        Z = self.components(raw)
         distance = cKDTree(self.Z).query(Z)[0] / max(self.distance_limit, 1e-12)
         error = self.compressor.reconstruction_error(raw) / self.error_limit
         trial, target = self.Z[self.row_of_unit], Z[rows]
