@@ -28,6 +28,7 @@ from ._support import SupportReport as SupportReport
 from ._torch import TorchFrameEncoder as TorchFrameEncoder
 from ._torch import TorchSequenceEncoder as TorchSequenceEncoder
 from ._transport import Transport as Transport
+from ._transport import compare_transports as compare_transports
 
 __all__ = [
     "FrameEncoder",
@@ -49,6 +50,7 @@ __all__ = [
     "TorchSequenceEncoder",
     "Transport",
     "compare_representations",
+    "compare_transports",
     "describe_components",
     "describe_land_cover",
     "jitter_study",

@@ -322,6 +322,7 @@ class FittedEffects(CausalEstimator):
         *,
         unsupported: str = "exclude",
         finite_target: bool = False,
+        target_cluster: Any = None,
     ) -> Any:
         """Average effect and map outside the trial.
 
@@ -335,6 +336,9 @@ class FittedEffects(CausalEstimator):
             Leave places without support out of the average, or ignore the diagnostics.
         finite_target : bool, default False
             The places are the whole region rather than a sample of it.
+        target_cluster : array of shape (G,), optional
+            Blocks of the region, such as districts, that its places were sampled in: dense cells
+            of a grid are not independent draws.
 
         Returns
         -------
@@ -363,6 +367,7 @@ class FittedEffects(CausalEstimator):
         return transport(
             self.effect_model_.sample_, effect, report, self.estimates_,
             exclude=unsupported == "exclude", finite_target=finite_target,
+            target_cluster=target_cluster,
         )  # fmt: skip
 
     def _compare_calendars(self, images: Any, owner: str) -> None:

@@ -18,6 +18,8 @@ MOST = 20  # components that distances are taken in
 LEAST_DENSITY = 0.05
 FOLDS = 5
 LATE = 2.0  # years
+LATE_IN_YEAR = 60 / 365
+ONE_SEASON = 0.7  # mean resultant length of times of the year: a spread of about seven weeks
 
 
 @dataclass(frozen=True)
@@ -171,17 +173,24 @@ class Calendar:
         Year of the latest frame.
     pixel : float or None
         Size of a pixel in metres.
+    season : float or None
+        Mean time of year as a fraction of it; None where frames are spread over the year.
     """
 
     dated: bool
     last: float
     pixel: float | None
+    season: float | None = None
 
     @classmethod
     def of(cls, sequence: Any) -> Calendar:
         """Calendar of a sequence."""
         pixel = None if sequence.gsd is None else float(sequence.gsd * sequence._factor)
-        return cls(bool(sequence.dated), float(np.nanmax(sequence.years)), pixel)
+        years = sequence.years[np.isfinite(sequence.years)]
+        mean = np.exp(2j * np.pi * years).mean()
+        known = abs(mean) > ONE_SEASON and (years % 1 != 0).any()  # whole years are not dates
+        season = float(np.angle(mean) / (2 * np.pi) % 1) if known else None
+        return cls(bool(sequence.dated), float(years.max()), pixel, season)
 
     def warn_of(self, target: Calendar, owner: str) -> None:
         """Say where the target's images are of another time or sensor."""
@@ -191,6 +200,14 @@ class Calendar:
                 f"{self.last:.1f}; what images say about effects may have changed since.",
                 CausalFairWarning,
             )
+        if self.dated and target.dated and self.season is not None and target.season is not None:
+            apart = abs((target.season - self.season + 0.5) % 1 - 0.5)
+            if apart > LATE_IN_YEAR:
+                warn(
+                    f"{owner}: the target's images are of another season: {365 * apart:.0f} days "
+                    "from the trial's, so that crops and grass look different.",
+                    CausalFairWarning,
+                )
         if None not in (self.pixel, target.pixel) and not np.isclose(
             self.pixel or 0.0, target.pixel or 0.0, rtol=0.01
         ):

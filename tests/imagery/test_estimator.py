@@ -299,6 +299,22 @@ def test_target_of_another_time_or_sensor_is_flagged(trial, fitted):
         fitted.transport(coarse)
 
 
+def test_target_of_another_season_is_flagged(trial, spectral):
+    frame, truth = trial
+    pixels = truth["images"].read(np.arange(400)).pixels
+    june, december, all_year = (
+        ImageSequence(pixels, times=np.arange(2010, 2016) + part)
+        for part in (0.45, 0.95, np.linspace(0, 0.9, 6))
+    )
+    model = ImageSequenceCATE(spectral, CausalForest(50), scheme="oob").fit(
+        june, frame["y"], treatment=frame["treatment"]
+    )
+    with pytest.warns(CausalFairWarning, match=r"another season: 18[23] days"):
+        model.support(december)
+    model.support(all_year)
+    model.support(june)
+
+
 def test_small_folds_and_wide_features_are_named(trial, spectral):
     frame, truth = trial
     some = np.arange(40)

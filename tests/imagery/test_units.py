@@ -175,8 +175,8 @@ def test_places_of_a_cluster_are_averaged(villages):
 def test_clusters_that_cannot_be_fitted_as_such(villages):
     frame, images, _ = villages
     model = ImageSequenceCATE(SPECTRAL, CausalForest(50), level="cluster", scheme="oob")
+    one = frame.drop_duplicates("place")
     with pytest.raises(DataError, match=r"level='cluster' needs cluster="):
-        one = frame.drop_duplicates("place")
         model.fit(images.subset(one.index), one["y"], treatment=one["treatment"])
     w = np.arange(len(frame)) % 2
     with pytest.raises(IdentificationError, match="varies within clusters"):
