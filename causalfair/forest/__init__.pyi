@@ -2,6 +2,8 @@ from ._calibration import CalibrationTest as CalibrationTest
 from ._cost import CostCurve as CostCurve
 from ._cost import cost_curve as cost_curve
 from ._estimator import CausalForest as CausalForest
+from ._generic import GenericInference as GenericInference
+from ._generic import generic_inference as generic_inference
 from ._groups import GroupEffects as GroupEffects
 from ._groups import group_average_effects as group_average_effects
 from ._learners import DRLearner as DRLearner
@@ -32,6 +34,7 @@ __all__ = [
     "CostCurve",
     "DRLearner",
     "EffectLosses",
+    "GenericInference",
     "GroupEffects",
     "PolicyTree",
     "RLearner",
@@ -43,6 +46,7 @@ __all__ = [
     "XLearner",
     "cost_curve",
     "effect_losses",
+    "generic_inference",
     "group_average_effects",
     "learn_policy_tree",
     "policy_value",

@@ -244,7 +244,7 @@ def _groups(priority: FloatArray, weight: FloatArray, folds: IntArray, count: in
     every = np.unique(folds[ranked])
     for f in every:
         rows = np.flatnonzero(ranked & (folds == f))
-        found = _divide(priority[rows], weight[rows], count)
+        found = divide(priority[rows], weight[rows], count)
         if np.unique(found).size < count:
             flat += 1
             continue
@@ -263,7 +263,7 @@ def _groups(priority: FloatArray, weight: FloatArray, folds: IntArray, count: in
     return group
 
 
-def _divide(priority: FloatArray, weight: FloatArray, count: int) -> IntArray:
+def divide(priority: FloatArray, weight: FloatArray, count: int) -> IntArray:
     """Groups of equal weight by priority; units with equal priorities are not parted."""
     levels, code = np.unique(priority, return_inverse=True)
     size = np.bincount(code.ravel(), weights=weight, minlength=levels.size)

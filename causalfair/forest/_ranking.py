@@ -243,14 +243,14 @@ def validate_ranking(
         sample_weight=sample_weight,
     )  # fmt: skip
     root = root_seed(random_state)
-    work = _Work(model, problem, method, n_bootstrap, root)
+    work = Work(model, problem, method, n_bootstrap, root)
     if scheme == "sequential":
         return _sequential(work, n_folds)
     return _splits(work, 1 if scheme == "split" else n_repeats, scheme)
 
 
 @dataclass
-class _Work:
+class Work:
     """A model and the rows it is validated on."""
 
     model: Any
@@ -325,7 +325,7 @@ class _Work:
 NULL = "ranking by the model is of no use"
 
 
-def _sequential(work: _Work, n_folds: int) -> RankingValidation:
+def _sequential(work: Work, n_folds: int) -> RankingValidation:
     if n_folds < 2:
         raise ParameterError(f"{OWNER}: n_folds={n_folds!r} must be 2 or more.")
     folds = work.folds(n_folds, 0)
@@ -350,7 +350,7 @@ def _sequential(work: _Work, n_folds: int) -> RankingValidation:
     )
 
 
-def _splits(work: _Work, n_repeats: int, scheme: str) -> RankingValidation:
+def _splits(work: Work, n_repeats: int, scheme: str) -> RankingValidation:
     rates, n_train, n_test = [], [], []
     for repeat in progress(range(n_repeats), "splits"):
         folds = work.folds(2, repeat)
