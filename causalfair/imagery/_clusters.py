@@ -28,6 +28,7 @@ from causalfair.imagery._compress import Compressor
 from causalfair.imagery._design import guard_clusters
 from causalfair.imagery._estimator import REPRESENT, _seeded
 from causalfair.imagery._features import SequenceFeatures
+from causalfair.imagery._sensitivity import pixel_gradient, through_components
 from causalfair.imagery._sequence import as_sequence
 from causalfair.imagery._types import Types, choose_types, fit_types, type_probabilities
 from causalfair.inference import DrawEstimates
@@ -345,6 +346,61 @@ class ImageClusterEffects(CausalEstimator):
         phi = self.compressor_.transform(raw) / self.spread_
         return type_probabilities(self.types_.logits, phi[sequence.row_of_unit])
 
+    def sensitivity_map(
+        self, images: Any, unit: int, *, type_number: int | None = None
+    ) -> FloatArray:
+        """How the effect, or the probability of a type, changes with every pixel of a place.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (n, T, H, W, C)
+            Images.
+        unit : int
+            Which unit.
+        type_number : int, optional
+            The type whose probability is meant, from 1; the effect when None.
+
+        Returns
+        -------
+        ndarray of shape (T, H, W, C)
+            Derivatives with respect to scaled pixels, exact for random convolutional features with
+            poolings that are linear in the frames. Add up bands and frames, or draw them by
+            :func:`plot_occlusion`.
+
+        Raises
+        ------
+        ParameterError
+            Another representation or pooling, or no such type.
+
+        Notes
+        -----
+        Chain rule through the type probabilities, the components, the pooling and the rectified
+        responses. Derivatives tell what a small change would do; :func:`occlusion_map` tells what
+        a part of the image does.
+        """
+        owner = "ImageClusterEffects.sensitivity_map"
+        check_is_fitted(self)
+        number = self._type_number(type_number, owner)
+        own = as_sequence(images, owner=owner).subset(np.array([unit]))
+        raw = np.asarray(self.representation_.transform(own), dtype=float)
+        phi = self.compressor_.transform(raw) / self.spread_
+        p = type_probabilities(self.types_.logits, phi)[0]
+        slopes = self.types_.logits[1:]
+        pull = p * (slopes - slopes @ p[:, None])  # d pi_z / d phi, (m, K)
+        wanted = self.types_.effect * self.scale_
+        if type_number is not None:
+            wanted = np.eye(self.n_types_)[number - 1]
+        to_raw = through_components(self.compressor_, (pull @ wanted) / self.spread_)
+        return pixel_gradient(self.representation_, own, to_raw, owner)
+
+    def _type_number(self, type_number: int | None, owner: str) -> int:
+        number = self.n_types_ if type_number is None else type_number
+        if not 1 <= number <= self.n_types_:
+            raise ParameterError(
+                f"{owner} got type_number={type_number!r}; there are {self.n_types_} types."
+            )
+        return number
+
     def plot_map(self, images: Any, *, type_number: int | None = None, ax: Any = None) -> Any:
         """Probability of a type on a map.
 
@@ -375,12 +431,7 @@ class ImageClusterEffects(CausalEstimator):
         sequence = as_sequence(images, owner="ImageClusterEffects.plot_map")
         if sequence.coords is None:
             raise DataError("ImageClusterEffects.plot_map needs ImageSequence(coords=...).")
-        number = self.n_types_ if type_number is None else type_number
-        if not 1 <= number <= self.n_types_:
-            raise ParameterError(
-                f"ImageClusterEffects.plot_map got type_number={type_number!r}; there are "
-                f"{self.n_types_} types."
-            )
+        number = self._type_number(type_number, "ImageClusterEffects.plot_map")
         p = self.predict_proba(sequence)[:, number - 1]
         effect = self.estimates_.estimate[number - 1]
         return plot_effect_map(
