@@ -14,6 +14,7 @@ from ._interpret import plot_effect_map as plot_effect_map
 from ._interpret import plot_exemplars as plot_exemplars
 from ._jitter import JitterStudy as JitterStudy
 from ._jitter import jitter_study as jitter_study
+from ._neural import NeuralSequenceEffects as NeuralSequenceEffects
 from ._pictures import plot_acquisitions as plot_acquisitions
 from ._pictures import plot_occlusion as plot_occlusion
 from ._placebo import PlaceboTransport as PlaceboTransport
@@ -38,6 +39,7 @@ __all__ = [
     "JitterStudy",
     "LandCoverReport",
     "MultiScaleFeatures",
+    "NeuralSequenceEffects",
     "PlaceboTransport",
     "RandomConvolutionFeatures",
     "RankingEvaluation",

@@ -242,7 +242,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         out: FloatArray | None = None
         seen = np.zeros(len(sequence.row_image))
         few, plain = np.zeros(seen.size, bool), np.zeros(seen.size, bool)
-        for numbers, phi in _whole_images(self.frame_features_, sequence, self.n_jobs):
+        for numbers, phi in whole_images(self.frame_features_, sequence, self.n_jobs):
             spans = [by_image[bounds[i] : bounds[i + 1]] for i in numbers]
             rows = np.concatenate(spans)
             source = np.repeat(np.arange(len(numbers)), [len(span) for span in spans])
@@ -292,7 +292,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(names, dtype=object)
 
 
-def _whole_images(encoder: FrameEncoder, sequence: ImageSequence, n_jobs: int | None) -> Any:
+def whole_images(encoder: FrameEncoder, sequence: ImageSequence, n_jobs: int | None) -> Any:
     """Yield (image numbers, features (c, T, D)), joining images that were read in pieces."""
     pending: list[Any] = []
     frames = sequence.shape[1]

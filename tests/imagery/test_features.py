@@ -14,6 +14,7 @@ from sklearn.base import clone
 from causalfair.exceptions import CausalFairWarning, DataError, MissingDependencyError
 from causalfair.imagery import (
     ImageSequence,
+    NeuralSequenceEffects,
     RandomConvolutionFeatures,
     SequenceFeatures,
     SpectralFeatures,
@@ -319,6 +320,8 @@ def test_torch_absent_names_the_extra(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"causalfair\[torch\]"):
         TorchFrameEncoder(object()).fit(images)
+    with pytest.raises(MissingDependencyError, match=r"causalfair\[torch\]"):
+        NeuralSequenceEffects().fit(images, np.zeros(12), treatment=np.arange(12) % 2)
 
 
 @pytest.mark.parametrize("shape", [(200, 30), (30, 200), (50, 50)])
