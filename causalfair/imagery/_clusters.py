@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,7 +30,7 @@ from causalfair.imagery._estimator import REPRESENT, _seeded
 from causalfair.imagery._features import SequenceFeatures
 from causalfair.imagery._sensitivity import pixel_gradient, through_components
 from causalfair.imagery._sequence import as_sequence
-from causalfair.imagery._types import Types, choose_types, fit_types, type_probabilities
+from causalfair.imagery._types import Pull, Types, choose_types, fit_types, type_probabilities
 from causalfair.inference import DrawEstimates
 
 __all__ = ["ImageClusterEffects", "build_model"]
@@ -61,6 +61,10 @@ class ImageClusterEffects(CausalEstimator):
         Draws and warm-up a chain; for ``"em"``, ``draws`` is the number of bootstrap samples.
     chains : int, default 4
         Chains.
+    causal_penalty : float, default 0.0
+        For ``"em"``: subtracts this times the squared difference of the average effect that the
+        types imply from the difference in means (in standard deviations of the outcome) from the
+        log-likelihood. Large values pin the average effect.
     n_jobs : int, optional
         Threads of the features.
     random_state : int, SeedSequence, Generator, RandomState or None
@@ -132,6 +136,7 @@ class ImageClusterEffects(CausalEstimator):
         "draws": [Interval(Integral, 2, None, closed="left")],
         "tune": [Interval(Integral, 1, None, closed="left")],
         "chains": [Interval(Integral, 1, None, closed="left")],
+        "causal_penalty": [Interval(Real, 0, None, closed="left")],
         "n_jobs": [Integral, None],
     }
 
@@ -147,6 +152,7 @@ class ImageClusterEffects(CausalEstimator):
         draws: int = 1000,
         tune: int = 1000,
         chains: int = 4,
+        causal_penalty: float = 0.0,
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
@@ -157,6 +163,7 @@ class ImageClusterEffects(CausalEstimator):
         self.draws = draws
         self.tune = tune
         self.chains = chains
+        self.causal_penalty = causal_penalty
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -190,6 +197,11 @@ class ImageClusterEffects(CausalEstimator):
             Lengths that differ, or images that do not vary.
         """
         sequence = as_sequence(images, owner=OWNER)
+        if self.causal_penalty and self.sampler != "em":
+            raise ParameterError(
+                f"{OWNER} got causal_penalty={self.causal_penalty!r} with sampler="
+                f"{self.sampler!r}; it is for sampler='em'."
+            )
 
         def resolve(groups: Any) -> Any:
             return resolve_roles(
@@ -227,6 +239,11 @@ class ImageClusterEffects(CausalEstimator):
         self.estimates_ = DrawEstimates(draws, names)
         return self._finish(data, seed=root)  # type: ignore[no-any-return]
 
+    def _pull(self, y: FloatArray, w: FloatArray) -> Pull | None:
+        if not self.causal_penalty or self.n_types_ == 1:
+            return None
+        return Pull(float(self.causal_penalty), float(y[w == 1].mean() - y[w == 0].mean()))
+
     def _judge_types(self, phi: FloatArray) -> None:
         """How surely images tell types apart, and types that hardly anybody belongs to."""
         p = type_probabilities(self.types_.logits, phi)
@@ -263,7 +280,9 @@ class ImageClusterEffects(CausalEstimator):
     def _bootstrap(
         self, phi: FloatArray, y: FloatArray, w: FloatArray, codes: Any, root: Any
     ) -> tuple[FloatArray, Types]:
-        best = fit_types(phi, y, w, self.n_types_, generator(root, STARTS))
+        best = fit_types(
+            phi, y, w, self.n_types_, generator(root, STARTS), pull=self._pull(y, w)
+        )  # fmt: skip
         codes = np.arange(len(y)) if codes is None else codes
         members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
         out = []
@@ -273,7 +292,8 @@ class ImageClusterEffects(CausalEstimator):
             rows = np.concatenate([members[g] for g in drawn])
             if np.ptp(w[rows]) == 0:  # one arm only
                 continue
-            fit = fit_types(phi[rows], y[rows], w[rows], self.n_types_, rng, n_starts=3, most=200)
+            fit = fit_types(phi[rows], y[rows], w[rows], self.n_types_, rng, n_starts=3, most=200,
+                            pull=self._pull(y[rows], w[rows]))  # fmt: skip
             p = type_probabilities(fit.logits, phi).mean(axis=0)
             out.append(np.r_[fit.effect, p, p @ fit.effect])
         if len(out) < self.draws:

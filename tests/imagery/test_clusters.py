@@ -15,6 +15,7 @@ from causalfair.imagery import (
 )
 from causalfair.imagery._clusters import build_model
 from causalfair.imagery._types import (
+    Pull,
     Types,
     choose_types,
     fit_types,
@@ -160,6 +161,38 @@ def test_a_type_without_members_is_named():
     with pytest.warns(CausalFairWarning, match="degenerate type: type 2 has 0.0 members"):
         model._judge_types(phi)
     assert model.uncertainty_ < 1e-6
+
+
+def test_a_pull_towards_the_difference_in_means(data):
+    phi, y, w = (a[:300] for a in data)
+    shift = 1.0  # towards a value that the data do not support
+    target = y[w == 1].mean() - y[w == 0].mean() + shift
+    implied = []
+    for strength in (1e-9, 50.0, 1e5):
+        types = fit_types(
+            phi, y, w, 2, np.random.default_rng(0), n_starts=3, pull=Pull(strength, target)
+        )
+        assert (np.diff(types.objective) > -1e-7 * abs(types.objective[-1])).all()
+        implied.append((type_probabilities(types.logits, phi) @ types.effect).mean())
+    free = fit_types(phi, y, w, 2, np.random.default_rng(0), n_starts=3)
+    assert implied[0] == pytest.approx(
+        (type_probabilities(free.logits, phi) @ free.effect).mean(), abs=0.02
+    )
+    assert implied[0] < implied[1] < implied[2]
+    assert implied[2] == pytest.approx(target, abs=0.01)
+
+
+def test_the_average_of_the_types_can_be_pinned(places):
+    frame, truth = places
+    roles = {"treatment": frame["treatment"]}
+    model = ImageClusterEffects(
+        representation=SequenceFeatures(SpectralFeatures()), sampler="em", draws=2, n_components=2,
+        causal_penalty=1e5, random_state=0,
+    ).fit(truth["images"], frame["y"], **roles)  # fmt: skip
+    arms = frame.groupby("treatment")["y"].mean()
+    assert model.predict(truth["images"]).mean() == pytest.approx(arms[1] - arms[0], abs=0.01)
+    with pytest.raises(ParameterError, match="causal_penalty=1.0 with sampler='nutpie'"):
+        ImageClusterEffects(causal_penalty=1.0).fit(truth["images"], frame["y"], **roles)
 
 
 def test_the_number_of_types_is_chosen(data):
