@@ -103,6 +103,10 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Features (f, D) of frames given as (f, H, W, C) pixels and (f, H, W) validity."""
         raise NotImplementedError
 
+    def _usable_share(self, valid: BoolArray) -> NDArray[np.float64]:
+        """Share of each frame (f,) that features can be made of: its valid pixels."""
+        return np.asarray(valid.mean(axis=(1, 2)))
+
     def _names(self) -> list[str]:
         raise NotImplementedError
 
@@ -156,5 +160,5 @@ def _features(encoder: FrameEncoder, min_valid: float, block: Block) -> tuple[Fl
     c, t, h, w, b = block.pixels.shape
     valid = block.valid.reshape(c * t, h, w)
     values = encoder._encode(block.pixels.reshape(c * t, h, w, b), valid)
-    values[valid.mean(axis=(1, 2)) < min_valid] = np.nan
+    values[encoder._usable_share(valid) < min_valid] = np.nan
     return values.reshape(c, t, -1), block.n_nan

@@ -44,7 +44,7 @@ def pixel_gradient(
     block = cropped.read(np.array([0]))
     pixels, valid = block.pixels[0].astype(np.float64), block.valid[0]
     features = encoder._encode(block.pixels[0], valid)
-    features[valid.mean(axis=(1, 2)) < cropped.min_valid] = np.nan
+    features[encoder._usable_share(valid) < cropped.min_valid] = np.nan
     use = seen_frames(features[None], cropped.usable, cropped.relative_years())
     if cropped._latest_only:
         use = latest_frame(use, cropped.relative_years())

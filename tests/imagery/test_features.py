@@ -124,6 +124,20 @@ def test_permuting_places_permutes_rows_and_true_masks_change_nothing(images):
     np.testing.assert_array_equal(encoder.transform(masked), out)
 
 
+def test_frames_with_few_whole_patches_are_missing(images):
+    mask = np.ones(images.shape[:-1], bool)
+    mask[3, 1, ::3] = False  # two thirds of the pixels are valid, and no patch of three rows
+    mask[4, 1, 5:] = False  # three rows of whole patches out of ten
+    encoder = RandomConvolutionFeatures(8, n_patches=200, random_state=0).fit(images)
+    out = encoder.transform(ImageSequence(images, mask=mask, min_valid=0.2))
+    missing = np.isnan(out).all(axis=2)
+    assert np.argwhere(missing).tolist() == [[3, 1]]
+    strict = encoder.transform(ImageSequence(images, mask=mask, min_valid=0.4))
+    assert np.argwhere(np.isnan(strict).all(axis=2)).tolist() == [[3, 1], [4, 1]]
+    spectral = SpectralFeatures().fit(images)
+    assert not np.isnan(spectral.transform(ImageSequence(images, mask=mask))).any()
+
+
 def test_seeds(images):
     def draw(seed):
         return RandomConvolutionFeatures(8, n_patches=500, random_state=seed).fit(images).filters_
