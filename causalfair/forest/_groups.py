@@ -219,6 +219,10 @@ def group_average_effects(
     check_origin(origin_of(priority), origin_of(scores), priority_from, OWNER)
     gamma = check_numeric(scores, "scores", owner=OWNER)
     rank_by = np.asarray(priority, dtype=np.float64)
+    if rank_by.ndim != 1:
+        raise DataError(
+            f"{OWNER}: priority has shape {rank_by.shape}; give a one-dimensional array."
+        )
     folds = np.zeros(gamma.size, dtype=np.intp)
     if fold is not None:
         folds = np.unique(np.asarray(fold), return_inverse=True)[1].ravel()

@@ -12,6 +12,7 @@ from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_lengths, check_numeric
 from causalfair.exceptions import DataError, ParameterError
 from causalfair.forest._origin import origin_of
+from causalfair.forest._sample import EffectSample
 from causalfair.inference import InfluenceEstimates
 
 __all__ = ["EffectLosses", "StackedEffects", "effect_losses", "stack_effects"]
@@ -117,7 +118,7 @@ def effect_losses(effects: Any, model: Any, *, loss: str = "r") -> EffectLosses:
     effects : mapping of str to array of shape (n_samples,), or one array
         Candidates: out-of-sample effects of the rows ``model`` was fitted to, for instance
         ``other_model.predict()``.
-    model : effect model
+    model : effect model or ImageSequenceCATE
         Fitted to the rows; all candidates are judged with its nuisances, so that differences are
         differences in effects.
     loss : {"r", "dr"}, default "r"
@@ -162,7 +163,7 @@ def effect_losses(effects: Any, model: Any, *, loss: str = "r") -> EffectLosses:
     owner = "effect_losses"
     if loss not in ("r", "dr"):
         raise ParameterError(f"{owner}: loss={loss!r} is neither 'r' nor 'dr'.")
-    sample = model.sample_
+    sample = _sample_of(model, owner)
     candidates = _candidates(effects, sample.n, owner)
     target, slope = (
         (sample.y_residual, sample.w_residual)
@@ -187,6 +188,18 @@ def effect_losses(effects: Any, model: Any, *, loss: str = "r") -> EffectLosses:
             lambda t: t[2:] - t[1], [f"{name} - {names[0]}" for name in names[1:]]
         )
     return EffectLosses(losses, explained, apart, loss)
+
+
+def _sample_of(model: Any, owner: str) -> EffectSample:
+    """Out-of-sample quantities of a fitted model, or of the effect model within it."""
+    for fitted in (model, getattr(model, "effect_model_", None)):
+        sample = getattr(fitted, "sample_", None)
+        if isinstance(sample, EffectSample):
+            return sample
+    raise ParameterError(
+        f"{owner} got model of type {type(model).__name__}; give a fitted effect model, such as "
+        "CausalForest or ImageSequenceCATE."
+    )
 
 
 def _candidates(effects: Any, n: int, owner: str) -> dict[str, FloatArray]:
@@ -267,7 +280,7 @@ def stack_effects(effects: Mapping[str, Any], model: Any) -> StackedEffects:
     ----------
     effects : mapping of str to array of shape (n_samples,)
         Out-of-sample effects of the rows ``model`` was fitted to.
-    model : effect model
+    model : effect model or ImageSequenceCATE
         Fitted to the rows; gives the nuisances.
 
     Returns
@@ -304,7 +317,7 @@ def stack_effects(effects: Mapping[str, Any], model: Any) -> StackedEffects:
     """
     from scipy.optimize import nnls
 
-    sample = model.sample_
+    sample = _sample_of(model, "stack_effects")
     candidates = _candidates(effects, sample.n, "stack_effects")
     root = np.ones(sample.n) if sample.sample_weight is None else np.sqrt(sample.sample_weight)
     free = root[:, None] * np.column_stack([np.ones(sample.n), sample.w_residual])

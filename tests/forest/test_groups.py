@@ -107,6 +107,7 @@ def test_bad_input(units):
         ({"priority": priority[:5]}, DataError, "900"),
         ({"priority": np.ones(900)}, DataError, "1 distinct priorities make no 5 groups"),
         ({"fold": np.ones(3)}, DataError, "900"),
+        ({"priority": priority[:, None]}, DataError, r"priority has shape \(900, 1\)"),
     ):
         with pytest.raises(error, match=match):
             group_average_effects(**{"priority": priority, "scores": scores} | change)

@@ -88,6 +88,8 @@ def test_bad_input(model, trial):
         effect_losses(trial["a"][:5], model)
     with pytest.raises(ParameterError, match="rows that trained the model"):
         effect_losses(model.predict(trial[["a", "b"]]), model)
+    with pytest.raises(ParameterError, match="model of type CausalForest; give a fitted"):
+        effect_losses(trial["a"], CausalForest())
     with pytest.raises(ParameterError, match="no effects"):
         stack_effects({}, model)
     with pytest.raises(ParameterError, match="'constant effect' is there already"):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from causalfair.exceptions import DataError, ParameterError
-from causalfair.forest import CausalForest, RLearner
+from causalfair.forest import CausalForest, RLearner, effect_losses, stack_effects
 from causalfair.imagery import (
     ImageSequenceCATE,
     MultiScaleFeatures,
@@ -101,6 +101,14 @@ def test_contrast_weighs_units_as_the_trial_does():
     again = _contrast(shares, clipped, given).iloc[0]
     for column in ("top", "bottom", "difference", "std_error"):
         assert first[column] == pytest.approx(again[column]), column
+
+
+def test_losses_and_stacks_of_image_models(trial, fitted):
+    _, truth = trial
+    losses = effect_losses({"model": fitted.predict(), "truth": truth["cate"]}, fitted)
+    assert losses.r_squared_.estimate[1] > losses.r_squared_.estimate[0] > 0
+    stack = stack_effects({"model": fitted.predict(), "noise": truth["a"] % 0.01}, fitted)
+    assert stack.weights["model"] > 0.5
 
 
 def test_reports_print_and_draw(trial, fitted):
