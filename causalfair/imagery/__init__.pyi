@@ -10,12 +10,12 @@ from ._interpret import LandCoverReport as LandCoverReport
 from ._interpret import describe_land_cover as describe_land_cover
 from ._interpret import land_cover_shares as land_cover_shares
 from ._interpret import occlusion_map as occlusion_map
-from ._interpret import plot_effect_map as plot_effect_map
-from ._interpret import plot_exemplars as plot_exemplars
 from ._jitter import JitterStudy as JitterStudy
 from ._jitter import jitter_study as jitter_study
 from ._neural import NeuralSequenceEffects as NeuralSequenceEffects
 from ._pictures import plot_acquisitions as plot_acquisitions
+from ._pictures import plot_effect_map as plot_effect_map
+from ._pictures import plot_exemplars as plot_exemplars
 from ._pictures import plot_occlusion as plot_occlusion
 from ._placebo import PlaceboTransport as PlaceboTransport
 from ._placebo import placebo_transport as placebo_transport

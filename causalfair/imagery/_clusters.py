@@ -445,7 +445,7 @@ class ImageClusterEffects(CausalEstimator):
         ParameterError
             There is no such type.
         """
-        from causalfair.imagery._interpret import plot_effect_map
+        from causalfair.imagery._pictures import plot_effect_map
 
         check_is_fitted(self)
         sequence = as_sequence(images, owner="ImageClusterEffects.plot_map")

@@ -103,6 +103,21 @@ def test_contrast_weighs_units_as_the_trial_does():
         assert first[column] == pytest.approx(again[column]), column
 
 
+def test_one_class_is_left_out_of_the_projection(trial, fitted):
+    _, truth = trial
+    town = np.clip(truth["a"], 0, 1)
+    shares = pd.DataFrame({"crop": 1 - town, "town": town, "crop, change": -truth["g"],
+                           "town, change": truth["g"], "flat": 1.0})  # fmt: skip
+    report = describe_land_cover(fitted, shares)
+    assert report.left_out == ("crop", "crop, change", "flat")
+    assert list(report.projection.names) == ["(intercept)", "town", "town, change"]
+    assert "given the others: crop; crop, change; flat." in str(report)
+    direct = fitted.best_linear_projection(shares[["town", "town, change"]])
+    np.testing.assert_allclose(report.projection.estimate, direct.estimate)
+    with pytest.raises(DataError, match="no column of shares varies"):
+        describe_land_cover(fitted, shares[["flat"]])
+
+
 def test_losses_and_stacks_of_image_models(trial, fitted):
     _, truth = trial
     losses = effect_losses({"model": fitted.predict(), "truth": truth["cate"]}, fitted)

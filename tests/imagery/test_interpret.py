@@ -112,6 +112,12 @@ def test_land_cover_shares_sum_to_one():
     assert shares.columns[0] == "crop"
     known = classes[2][classes[2] != 0]
     assert shares["crop"][2] == pytest.approx((known == 1).mean())
+    years = np.stack([classes, classes[::-1], np.where(classes == 0, 1, classes)], axis=1)
+    both = land_cover_shares(years, nodata=0, names={1: "crop"})
+    now = land_cover_shares(years[:, 2], nodata=0, names={1: "crop"})
+    assert list(both.columns) == ["crop", "2", "3", "crop, change", "2, change", "3, change"]
+    np.testing.assert_allclose(both[["crop", "2", "3"]], now)
+    np.testing.assert_allclose(both["crop, change"], now["crop"] - shares["crop"])
     with pytest.raises(DataError, match="no known pixel"):
         land_cover_shares(np.zeros((2, 3, 3), int), nodata=0)
     with pytest.raises(DataError, match=r"shape \(3,\)"):
