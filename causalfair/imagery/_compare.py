@@ -21,7 +21,7 @@ from causalfair.imagery._fitted import first_cluster
 from causalfair.imagery._ranking import METRICS, evaluate_priorities, ratios
 from causalfair.imagery._sequence import as_sequence
 
-__all__ = ["RepresentationComparison", "compare_representations"]
+__all__ = ["CachedFeatures", "RepresentationComparison", "compare_representations"]
 
 SPACES: dict[str, Any] = {"pc": "auto", "raw": None}
 
@@ -248,7 +248,7 @@ def _told(names: Any, attributes: Any) -> Any:
     return out
 
 
-class _Cached:
+class CachedFeatures:
     """A fitted representation with its features, so that cells do not recompute them."""
 
     _is_cached = True
@@ -258,7 +258,7 @@ class _Cached:
         self.seen_share_ = getattr(representation, "seen_share_", None)
         self.block_of_feature_ = getattr(representation, "block_of_feature_", None)
 
-    def fit(self, images: Any) -> _Cached:
+    def fit(self, images: Any) -> CachedFeatures:
         del images
         return self
 
@@ -400,7 +400,7 @@ def compare_representations(
              "sample_weight": sample_weight, "propensity": propensity, "strata": strata,
              "individual": individual}  # fmt: skip
     cells = _cells(sources, representations, learners, spaces)
-    cache: dict[tuple[str, bool], _Cached] = {}
+    cache: dict[tuple[str, bool], CachedFeatures] = {}
     fitted, rows = {}, []
     for label, source, name, learner, space in progress(cells, "comparison"):
         start = time.perf_counter()
@@ -446,15 +446,17 @@ def _cells(sources: Any, representations: Any, learners: Any, spaces: Any) -> li
 
 
 def _cached(
-    cache: dict[tuple[str, bool], _Cached], name: str, representation: Any, sequence: Any,
+    cache: dict[tuple[str, bool], CachedFeatures], name: str, representation: Any, sequence: Any,
     latest: bool, root: Any,
-) -> _Cached:  # fmt: skip
+) -> CachedFeatures:  # fmt: skip
     from causalfair.imagery._estimator import REPRESENT, _seeded
 
     if (name, latest) not in cache:
         fresh = _seeded(representation, root, REPRESENT, None)
         seen = sequence.latest() if latest else sequence
-        cache[name, latest] = _Cached(fresh, np.asarray(fresh.fit_transform(seen), dtype=float))
+        cache[name, latest] = CachedFeatures(
+            fresh, np.asarray(fresh.fit_transform(seen), dtype=float)
+        )
     return cache[name, latest]
 
 

@@ -16,7 +16,11 @@ from causalfair._core.crossfit import make_folds
 from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import DataError, ParameterError
-from causalfair.imagery._compare import RepresentationComparison, compare_representations
+from causalfair.imagery._compare import (
+    CachedFeatures,
+    RepresentationComparison,
+    compare_representations,
+)
 from causalfair.imagery._design import take_role
 from causalfair.imagery._estimator import ImageSequenceCATE
 from causalfair.imagery._features import SequenceFeatures
@@ -190,31 +194,6 @@ def _at_size(representation: Any, size: int, seed: int) -> SequenceFeatures:
     if fresh.random_state is None:
         fresh.set_params(random_state=seed)
     return fresh
-
-
-class _Ready:
-    """A fitted representation that hands out features made before."""
-
-    _is_cached = True
-
-    def __init__(self, fitted: Any, features: FloatArray) -> None:
-        self.representation, self.features = fitted, features
-        self.seen_share_ = fitted.seen_share_
-        self.block_of_feature_ = getattr(fitted, "block_of_feature_", None)
-
-    def fit(self, images: Any) -> _Ready:
-        del images
-        return self
-
-    def fit_transform(self, images: Any) -> FloatArray:
-        del images
-        return self.features
-
-    def transform(self, images: Any) -> FloatArray:
-        return np.asarray(self.representation.transform(images))
-
-    def get_feature_names_out(self) -> Any:
-        return self.representation.get_feature_names_out()
 
 
 @dataclass(frozen=True)
@@ -473,29 +452,29 @@ def ready_key(table: Any) -> tuple[int, ...]:
 
 def _representations(
     sequence: ImageSequence, sizes: list[int], pairs: bool, representation: Any, seed: int
-) -> dict[tuple[int, ...], _Ready]:
+) -> dict[tuple[int, ...], CachedFeatures]:
     """Fitted representations of all sizes and pairs, whose features are made once a size."""
     single = {}
     for s in sizes:
         part = _at_size(representation, s, seed)
-        single[s] = _Ready(part, part.fit_transform(sequence))
-    out: dict[tuple[int, ...], _Ready] = {(s,): ready for s, ready in single.items()}
+        single[s] = CachedFeatures(part, part.fit_transform(sequence))
+    out: dict[tuple[int, ...], CachedFeatures] = {(s,): ready for s, ready in single.items()}
     for both in combinations(sizes, 2) if pairs else ():
         parts = [single[s] for s in both]
         joined = MultiScaleFeatures(both, representation)
         joined._join(
             {s: single[s].representation for s in both}, [p.features.shape[1] for p in parts]
         )
-        out[both] = _Ready(joined, np.hstack([p.features for p in parts]))
+        out[both] = CachedFeatures(joined, np.hstack([p.features for p in parts]))
     return out
 
 
-def _of_rows(ready: _Ready, sequence: ImageSequence, units: IntArray) -> _Ready:
+def _of_rows(ready: CachedFeatures, sequence: ImageSequence, units: IntArray) -> CachedFeatures:
     """The same with the features of the places of some units, in the order of ``subset``."""
     rows = np.unique(sequence.row_of_unit[units])
     if sequence.baseline is None:
         rows = np.unique(sequence.image_of_unit[units])
-    part = _Ready(ready.representation, ready.features[rows])
+    part = CachedFeatures(ready.representation, ready.features[rows])
     if ready.seen_share_ is not None:
         part.seen_share_ = ready.seen_share_[rows]
     return part
