@@ -96,6 +96,7 @@ def tests_language(session: nox.Session) -> None:
     """Encode with neural models, and train on exported preferences with TRL."""
     install(session, "test", "language")
     chosen = ["tests/reward/test_encoders.py", "tests/reward/test_trl.py"]
+    chosen += ["tests/imagery/test_torch.py", "tests/imagery/test_neural.py"]
     session.run("pytest", "--slow", *chosen, *session.posargs)
 
 

@@ -21,6 +21,7 @@ from causalfair.exceptions import (
     RoleError,
 )
 from causalfair.forest._calibration import CalibrationTest, best_linear_projection, calibration_test
+from causalfair.forest._groups import GroupEffects, group_average_effects
 from causalfair.forest._origin import ModelArray
 from causalfair.forest._sample import EffectSample, average_effect
 
@@ -234,6 +235,32 @@ class EffectModel(CausalEstimator):
                 f"{owner}: subset has dtype {rows.dtype}; give Booleans or row numbers."
             )
         return self.sample_.rows(rows)
+
+    def group_average_effects(self, n_groups: int = 5) -> GroupEffects:
+        """Average effects of groups of training rows ranked by their out-of-sample effects.
+
+        Parameters
+        ----------
+        n_groups : int, default 5
+            Groups of equal size, ranked within the folds of the learner where it has folds.
+
+        Returns
+        -------
+        GroupEffects
+            A heuristic, for the model that ranks the rows also makes their scores. Use
+            :func:`group_average_effects` with a model fitted to other rows for a claim.
+        """
+        check_is_fitted(self)
+        sample = self.sample_
+        return group_average_effects(
+            sample.effect, sample.scores, n_groups=n_groups, fold=self._fold_of_row(),
+            cluster=None if sample.cluster is None else sample.cluster[:, 0],
+            sample_weight=sample.sample_weight, priority_from="out_of_bag",
+        )  # fmt: skip
+
+    def _fold_of_row(self) -> Any:
+        """Fold whose model ranks each row; None where all rows have the same."""
+        return None
 
     def best_linear_projection(self, X: Any = None) -> Any:
         """Best linear approximation of the effect by the columns of ``X``.

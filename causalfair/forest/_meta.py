@@ -285,6 +285,9 @@ class MetaLearner(EffectModel):
                     f"{self.n_folds}, or more data."
                 )
 
+    def _fold_of_row(self) -> Any:
+        return self.nuisances_.folds[:, 0]
+
     def _out_of_fold_effects(self, data: EffectData, fitter: CrossFitter) -> FloatArray:
         """Effects of each row by a learner, nuisances included, that saw only other folds."""
         from functools import partial

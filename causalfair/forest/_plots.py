@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from causalfair.reporting.plot import new_axes
 
-__all__ = ["finish_toc", "toc_curves", "toc_plot"]
+__all__ = ["calibration_plot", "finish_toc", "groups_plot", "toc_curves", "toc_plot"]
 
 
 def toc_plot(rate: Any, *, ax: Any = None, level: float = 0.95) -> Any:
@@ -52,3 +52,47 @@ def toc_curves(rates: Any, *, ax: Any = None) -> Any:
         ax.plot(q, curves.mean(axis=0), color="C0", linewidth=2.5, label="mean of samples")
         ax.legend(frameon=False)
     return finish_toc(ax)
+
+
+def _half_widths(groups: Any, level: float) -> tuple[Any, Any]:
+    """Effects of the groups, without the difference, and distances to the ends of intervals."""
+    count = groups.size.size
+    effect = groups.estimates_.estimate[:count]
+    ends = groups.estimates_.conf_int(level)[:count]
+    return effect, np.abs(ends.T - effect)
+
+
+def groups_plot(groups: Any, *, ax: Any = None, level: float = 0.95) -> Any:
+    """Draw group effects side by side, lowest priority first, with the predicted ones."""
+    ax = new_axes(ax)
+    effect, half = _half_widths(groups, level)
+    at = np.arange(1, effect.size + 1)
+    ax.axhline(0.0, color="0.55", linewidth=1.0, linestyle=(0, (4, 3)), zorder=0)
+    label = f"estimate, {level:.0%} interval"
+    ax.errorbar(at, effect, half, fmt="o", color="C0", linewidth=2, label=label)
+    ax.plot(at, groups.predicted, "_", color="0.35", markersize=16, label="mean priority")
+    ax.set_xticks(at)
+    ax.set_xlabel("group, lowest to highest priority")
+    ax.set_ylabel("average effect")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    return ax
+
+
+def calibration_plot(groups: Any, *, ax: Any = None, level: float = 0.95) -> Any:
+    """Draw estimated against predicted group effects; a good model is on the diagonal."""
+    ax = new_axes(ax, width=4.8, height=4.4)
+    effect, half = _half_widths(groups, level)
+    ends = np.concatenate([groups.predicted, effect - half[0], effect + half[1]])
+    low, high = ends.min(), ends.max()
+    margin = 0.05 * (high - low or 1.0)
+    low, high = low - margin, high + margin
+    ax.plot([low, high], [low, high], color="0.55", linewidth=1.0, linestyle=(0, (4, 3)), zorder=0)
+    ax.errorbar(groups.predicted, effect, half, fmt="o", color="C0", linewidth=2)
+    ax.set_xlim(low, high)
+    ax.set_ylim(low, high)
+    ax.set_aspect("equal")
+    ax.set_xlabel("predicted effect, mean of the group")
+    ax.set_ylabel(f"estimated effect, {level:.0%} interval")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

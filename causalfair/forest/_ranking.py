@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,12 @@ from scipy.special import ndtr
 from causalfair._core.crossfit import make_folds
 from causalfair._core.logging import progress
 from causalfair._core.random import child_seed, int_seed, root_seed
-from causalfair.exceptions import DataError, IdentificationError, ParameterError
+from causalfair.exceptions import (
+    DataError,
+    IdentificationError,
+    ParameterError,
+    SmallSampleWarning,
+)
 from causalfair.forest._base import Problem
 from causalfair.forest._rate import RATE, rank_average_treatment_effect
 from causalfair.inference import HypothesisTest
@@ -237,14 +243,14 @@ def validate_ranking(
         sample_weight=sample_weight,
     )  # fmt: skip
     root = root_seed(random_state)
-    work = _Work(model, problem, method, n_bootstrap, root)
+    work = Work(model, problem, method, n_bootstrap, root)
     if scheme == "sequential":
         return _sequential(work, n_folds)
     return _splits(work, 1 if scheme == "split" else n_repeats, scheme)
 
 
 @dataclass
-class _Work:
+class Work:
     """A model and the rows it is validated on."""
 
     model: Any
@@ -269,15 +275,18 @@ class _Work:
         if model.get_params()["random_state"] is None:
             model.set_params(random_state=int_seed(self.root, *key))
         fit = model.fit if scores else getattr(model, "_fit_predictor", model.fit)
-        return fit(
-            p.data.covariates.iloc[rows],
-            p.y[rows],
-            treatment=p.w[rows],
-            nuisances={name: value[rows] for name, value in p.given.items()},
-            cluster=None if p.data.cluster is None else p.data.cluster[rows],
-            sample_weight=None if p.weight is None else p.weight[rows],
-            **self._modifiers(),
-        )
+        with warnings.catch_warnings():
+            if not scores:  # averages of a part of the rows, which nobody reads
+                warnings.simplefilter("ignore", SmallSampleWarning)
+            return fit(
+                p.data.covariates.iloc[rows],
+                p.y[rows],
+                treatment=p.w[rows],
+                nuisances={name: value[rows] for name, value in p.given.items()},
+                cluster=None if p.data.cluster is None else p.data.cluster[rows],
+                sample_weight=None if p.weight is None else p.weight[rows],
+                **self._modifiers(),
+            )
 
     def _modifiers(self) -> dict[str, Any]:
         chosen = tuple(self.problem.data.modifiers)
@@ -316,7 +325,7 @@ class _Work:
 NULL = "ranking by the model is of no use"
 
 
-def _sequential(work: _Work, n_folds: int) -> RankingValidation:
+def _sequential(work: Work, n_folds: int) -> RankingValidation:
     if n_folds < 2:
         raise ParameterError(f"{OWNER}: n_folds={n_folds!r} must be 2 or more.")
     folds = work.folds(n_folds, 0)
@@ -341,7 +350,7 @@ def _sequential(work: _Work, n_folds: int) -> RankingValidation:
     )
 
 
-def _splits(work: _Work, n_repeats: int, scheme: str) -> RankingValidation:
+def _splits(work: Work, n_repeats: int, scheme: str) -> RankingValidation:
     rates, n_train, n_test = [], [], []
     for repeat in progress(range(n_repeats), "splits"):
         folds = work.folds(2, repeat)

@@ -286,15 +286,15 @@ def rank_average_treatment_effect(
     options = _Options(method, priority_from, std_error, n_bootstrap, q)
     priorities = _priorities(priority)
     for value in priorities.values():
-        _check_origin(origin_of(value), origin_of(scores), priority_from)
+        check_origin(origin_of(value), origin_of(scores), priority_from)
     gamma = check_numeric(scores, "scores", owner=OWNER)
     arrays = {
         k: check_numeric(v, f"priority {k!r}" if k else "priority", owner=OWNER)
         for k, v in priorities.items()
     }
     check_lengths(owner=OWNER, scores=gamma, **arrays)
-    weight = _weights(sample_weight, gamma)
-    codes = None if cluster is None else _codes(cluster, gamma)
+    weight = weights_of_units(sample_weight, gamma)
+    codes = None if cluster is None else cluster_of_units(cluster, gamma)
     keep = weight > 0
     if not keep.all():
         gamma, weight = gamma[keep], weight[keep]
@@ -359,42 +359,45 @@ def _priorities(priority: Any) -> dict[str, Any]:
     return {"": priority}
 
 
-def _check_origin(priority: Any, scores: Any, source: str) -> None:
+def check_origin(priority: Any, scores: Any, source: str, owner: str = OWNER) -> None:
+    """Refuse priorities of the model that made the scores, unless that was asked for."""
     if priority is None or scores is None or priority[1] != scores[1]:
         return
     if priority[0] == "in-sample":
         raise ParameterError(
-            f"{OWNER}: the priorities are predictions for the rows that trained the model, which "
+            f"{owner}: the priorities are predictions for the rows that trained the model, which "
             "look better than they are. Use priorities from a model fitted to other rows, or "
             "predict() without X with priority_from='out_of_bag'."
         )
     if priority[0] == "out-of-sample" and source != "out_of_bag":
         raise ParameterError(
-            f"{OWNER}: priorities and scores come from the same model and rows. Fit one model to a "
+            f"{owner}: priorities and scores come from the same model and rows. Fit one model to a "
             "training half and another to an evaluation half (validate_ranking does it), or accept "
             "the heuristic with priority_from='out_of_bag'."
         )
 
 
-def _weights(sample_weight: Any, gamma: FloatArray) -> FloatArray:
+def weights_of_units(sample_weight: Any, gamma: FloatArray, owner: str = OWNER) -> FloatArray:
+    """Weights (n,), ones when there are none."""
     if sample_weight is None:
         return np.ones(gamma.size)
-    weight = check_numeric(sample_weight, "sample_weight", owner=OWNER)
-    check_lengths(owner=OWNER, scores=gamma, sample_weight=weight)
+    weight = check_numeric(sample_weight, "sample_weight", owner=owner)
+    check_lengths(owner=owner, scores=gamma, sample_weight=weight)
     if (weight < 0).any() or weight.sum() <= 0:
         raise DataError(
-            f"{OWNER}: sample_weight has {int((weight < 0).sum())} negative value(s) and sums to "
+            f"{owner}: sample_weight has {int((weight < 0).sum())} negative value(s) and sums to "
             f"{weight.sum():.4g}; weights must be non-negative with a positive sum."
         )
     return weight
 
 
-def _codes(cluster: Any, gamma: FloatArray) -> NDArray[np.intp]:
+def cluster_of_units(cluster: Any, gamma: FloatArray, owner: str = OWNER) -> NDArray[np.intp]:
+    """Codes (n,) of the clusters."""
     values = np.asarray(cluster)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.ndim != 1:
-        raise DataError(f"{OWNER}: cluster has shape {values.shape}; give one label a unit.")
-    check_lengths(owner=OWNER, scores=gamma, cluster=values)
+        raise DataError(f"{owner}: cluster has shape {values.shape}; give one label a unit.")
+    check_lengths(owner=owner, scores=gamma, cluster=values)
     return np.asarray(np.unique(values, return_inverse=True)[1])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,18 +23,20 @@ from causalfair._core.roles import resolve_roles
 from causalfair._core.sampling import judge, run_nuts
 from causalfair._core.typing import FloatArray
 from causalfair._core.validation import check_binary
-from causalfair.exceptions import CausalFairWarning, DataError
+from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
 from causalfair.imagery._compress import Compressor
 from causalfair.imagery._design import guard_clusters
 from causalfair.imagery._estimator import REPRESENT, _seeded
 from causalfair.imagery._features import SequenceFeatures
+from causalfair.imagery._sensitivity import pixel_gradient, through_components
 from causalfair.imagery._sequence import as_sequence
-from causalfair.imagery._types import Types, choose_types, fit_types, type_probabilities
+from causalfair.imagery._types import Pull, Types, choose_types, fit_types, type_probabilities
 from causalfair.inference import DrawEstimates
 
 __all__ = ["ImageClusterEffects", "build_model"]
 
 OWNER = "ImageClusterEffects.fit"
+LEAST_MEMBERS = 10  # five an arm
 STARTS, BOOTSTRAP, SAMPLER, CHOICE = 10, 11, 12, 13
 
 
@@ -59,6 +61,10 @@ class ImageClusterEffects(CausalEstimator):
         Draws and warm-up a chain; for ``"em"``, ``draws`` is the number of bootstrap samples.
     chains : int, default 4
         Chains.
+    causal_penalty : float, default 0.0
+        For ``"em"``: subtracts this times the squared difference of the average effect that the
+        types imply from the difference in means (in standard deviations of the outcome) from the
+        log-likelihood. Large values pin the average effect.
     n_jobs : int, optional
         Threads of the features.
     random_state : int, SeedSequence, Generator, RandomState or None
@@ -76,6 +82,9 @@ class ImageClusterEffects(CausalEstimator):
         Point estimates.
     n_types_ : int
         Number of types. One says that no image-based types were found.
+    uncertainty_ : float
+        Mean entropy of the type probabilities over its largest value: 0 where images tell the type
+        surely, 1 where they say nothing.
     cv_log_likelihood_ : ndarray of shape (3,) or None
         Mean log-likelihood of a unit left out, by number of types, for ``n_types="auto"``.
 
@@ -127,6 +136,7 @@ class ImageClusterEffects(CausalEstimator):
         "draws": [Interval(Integral, 2, None, closed="left")],
         "tune": [Interval(Integral, 1, None, closed="left")],
         "chains": [Interval(Integral, 1, None, closed="left")],
+        "causal_penalty": [Interval(Real, 0, None, closed="left")],
         "n_jobs": [Integral, None],
     }
 
@@ -142,6 +152,7 @@ class ImageClusterEffects(CausalEstimator):
         draws: int = 1000,
         tune: int = 1000,
         chains: int = 4,
+        causal_penalty: float = 0.0,
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
@@ -152,6 +163,7 @@ class ImageClusterEffects(CausalEstimator):
         self.draws = draws
         self.tune = tune
         self.chains = chains
+        self.causal_penalty = causal_penalty
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -185,6 +197,11 @@ class ImageClusterEffects(CausalEstimator):
             Lengths that differ, or images that do not vary.
         """
         sequence = as_sequence(images, owner=OWNER)
+        if self.causal_penalty and self.sampler != "em":
+            raise ParameterError(
+                f"{OWNER} got causal_penalty={self.causal_penalty!r} with sampler="
+                f"{self.sampler!r}; it is for sampler='em'."
+            )
 
         def resolve(groups: Any) -> Any:
             return resolve_roles(
@@ -213,6 +230,7 @@ class ImageClusterEffects(CausalEstimator):
         else:
             draws, self.types_ = self._sample(phi, standard, w, codes, root)
         K = self.n_types_
+        self._judge_types(phi)
         draws[:, :K] *= scale
         draws[:, -1] *= scale
         self.scale_ = float(scale)
@@ -220,6 +238,24 @@ class ImageClusterEffects(CausalEstimator):
         names += [f"share, type {k + 1}" for k in range(K)] + ["ATE"]
         self.estimates_ = DrawEstimates(draws, names)
         return self._finish(data, seed=root)  # type: ignore[no-any-return]
+
+    def _pull(self, y: FloatArray, w: FloatArray) -> Pull | None:
+        if not self.causal_penalty or self.n_types_ == 1:
+            return None
+        return Pull(float(self.causal_penalty), float(y[w == 1].mean() - y[w == 0].mean()))
+
+    def _judge_types(self, phi: FloatArray) -> None:
+        """How surely images tell types apart, and types that hardly anybody belongs to."""
+        p = type_probabilities(self.types_.logits, phi)
+        information = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1).mean()
+        self.uncertainty_ = float(information / np.log(p.shape[1])) if p.shape[1] > 1 else 0.0
+        members = p.sum(axis=0)
+        if members.min() < LEAST_MEMBERS:
+            warn(
+                f"{OWNER}: degenerate type: type {int(members.argmin()) + 1} has "
+                f"{members.min():.1f} members. Use fewer types.",
+                CausalFairWarning,
+            )
 
     def _represent(self, sequence: Any, root: Any) -> FloatArray:
         representation = SequenceFeatures() if self.representation is None else self.representation
@@ -244,11 +280,9 @@ class ImageClusterEffects(CausalEstimator):
     def _bootstrap(
         self, phi: FloatArray, y: FloatArray, w: FloatArray, codes: Any, root: Any
     ) -> tuple[FloatArray, Types]:
-        best = fit_types(phi, y, w, self.n_types_, generator(root, STARTS))
-        share = type_probabilities(best.logits, phi).mean(axis=0)
-        if share.min() * len(y) < 10:
-            warn(f"{OWNER}: a type has {share.min() * len(y):.1f} members; use fewer types.",
-                 CausalFairWarning)  # fmt: skip
+        best = fit_types(
+            phi, y, w, self.n_types_, generator(root, STARTS), pull=self._pull(y, w)
+        )  # fmt: skip
         codes = np.arange(len(y)) if codes is None else codes
         members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
         out = []
@@ -258,7 +292,8 @@ class ImageClusterEffects(CausalEstimator):
             rows = np.concatenate([members[g] for g in drawn])
             if np.ptp(w[rows]) == 0:  # one arm only
                 continue
-            fit = fit_types(phi[rows], y[rows], w[rows], self.n_types_, rng, n_starts=3, most=200)
+            fit = fit_types(phi[rows], y[rows], w[rows], self.n_types_, rng, n_starts=3, most=200,
+                            pull=self._pull(y[rows], w[rows]))  # fmt: skip
             p = type_probabilities(fit.logits, phi).mean(axis=0)
             out.append(np.r_[fit.effect, p, p @ fit.effect])
         if len(out) < self.draws:
@@ -331,10 +366,108 @@ class ImageClusterEffects(CausalEstimator):
         phi = self.compressor_.transform(raw) / self.spread_
         return type_probabilities(self.types_.logits, phi[sequence.row_of_unit])
 
+    def sensitivity_map(
+        self, images: Any, unit: int, *, type_number: int | None = None
+    ) -> FloatArray:
+        """How the effect, or the probability of a type, changes with every pixel of a place.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (n, T, H, W, C)
+            Images.
+        unit : int
+            Which unit.
+        type_number : int, optional
+            The type whose probability is meant, from 1; the effect when None.
+
+        Returns
+        -------
+        ndarray of shape (T, H, W, C)
+            Derivatives with respect to scaled pixels, exact for random convolutional features with
+            poolings that are linear in the frames. Add up bands and frames, or draw them by
+            :func:`plot_occlusion`.
+
+        Raises
+        ------
+        ParameterError
+            Another representation or pooling, or no such type.
+
+        Notes
+        -----
+        Chain rule through the type probabilities, the components, the pooling and the rectified
+        responses. Derivatives tell what a small change would do; :func:`occlusion_map` tells what
+        a part of the image does.
+        """
+        owner = "ImageClusterEffects.sensitivity_map"
+        check_is_fitted(self)
+        number = self._type_number(type_number, owner)
+        own = as_sequence(images, owner=owner).subset(np.array([unit]))
+        raw = np.asarray(self.representation_.transform(own), dtype=float)
+        phi = self.compressor_.transform(raw) / self.spread_
+        p = type_probabilities(self.types_.logits, phi)[0]
+        slopes = self.types_.logits[1:]
+        pull = p * (slopes - slopes @ p[:, None])  # d pi_z / d phi, (m, K)
+        wanted = self.types_.effect * self.scale_
+        if type_number is not None:
+            wanted = np.eye(self.n_types_)[number - 1]
+        to_raw = through_components(self.compressor_, (pull @ wanted) / self.spread_)
+        return pixel_gradient(self.representation_, own, to_raw, owner)
+
+    def _type_number(self, type_number: int | None, owner: str) -> int:
+        number = self.n_types_ if type_number is None else type_number
+        if not 1 <= number <= self.n_types_:
+            raise ParameterError(
+                f"{owner} got type_number={type_number!r}; there are {self.n_types_} types."
+            )
+        return number
+
+    def plot_map(self, images: Any, *, type_number: int | None = None, ax: Any = None) -> Any:
+        """Probability of a type on a map.
+
+        Parameters
+        ----------
+        images : ImageSequence
+            Places with ``coords``.
+        type_number : int, optional
+            Which type, from 1; the one with the largest effect when None.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+
+        Raises
+        ------
+        DataError
+            The images have no coordinates.
+        ParameterError
+            There is no such type.
+        """
+        from causalfair.imagery._pictures import plot_effect_map
+
+        check_is_fitted(self)
+        sequence = as_sequence(images, owner="ImageClusterEffects.plot_map")
+        if sequence.coords is None:
+            raise DataError("ImageClusterEffects.plot_map needs ImageSequence(coords=...).")
+        number = self._type_number(type_number, "ImageClusterEffects.plot_map")
+        p = self.predict_proba(sequence)[:, number - 1]
+        effect = self.estimates_.estimate[number - 1]
+        return plot_effect_map(
+            sequence.coords[sequence.image_of_unit], p, ax=ax,
+            label=f"probability of type {number} (effect {effect:.2f})",
+        )  # fmt: skip
+
     def _summary_notes(self) -> list[str]:
         notes = ["No image-based types were found: one effect for all places predicts as well."]
         if self.cv_log_likelihood_ is None or self.n_types_ > 1:
             notes = []
+        if self.n_types_ > 1:
+            notes.append(
+                f"Uncertainty of the types given images: {self.uncertainty_:.0%} (0% sure, 100% "
+                "blind)."
+            )
         if self.sampler == "em":
             how = f"Penalised maximum likelihood; intervals from {self.draws} bootstrap samples."
             return [*notes, how]

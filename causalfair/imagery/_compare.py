@@ -21,7 +21,7 @@ from causalfair.imagery._fitted import first_cluster
 from causalfair.imagery._ranking import METRICS, evaluate_priorities, ratios
 from causalfair.imagery._sequence import as_sequence
 
-__all__ = ["RepresentationComparison", "compare_representations"]
+__all__ = ["CachedFeatures", "RepresentationComparison", "compare_representations"]
 
 SPACES: dict[str, Any] = {"pc": "auto", "raw": None}
 
@@ -34,8 +34,10 @@ class RepresentationComparison:
     ----------
     table : pandas.DataFrame
         One row a cell and metric: ``data_source, representation, learner, space, metric, estimate,
-        std_error, ratio, p_value, difference, difference_std_error, p_adjusted,
-        calibration, n_features, seconds``. ``difference`` is from the reference cell (the first).
+        std_error, ratio, p_value, difference, difference_std_error, p_adjusted, ate, r_squared,
+        r_squared_std_error, calibration, n_features, seconds``. ``difference`` is from the
+        reference cell (the first), ``r_squared`` the share of the R-loss explained beyond a
+        constant effect, with the nuisances of the reference.
     estimates_ : dict of str to Estimates
         By metric, jointly over cells.
     scheme : str
@@ -93,8 +95,15 @@ class RepresentationComparison:
     def _repr_html_(self) -> str:
         return str(self.summary()._repr_html_())
 
-    def factor_analysis(self) -> Any:
+    def factor_analysis(self, attributes: Any = None) -> Any:
         """Regress the RATE ratio on the factors of the grid.
+
+        Parameters
+        ----------
+        attributes : mapping of str to mapping, optional
+            What representations are, by name, in place of their names: numbers such as
+            ``log_parameters`` or ``size``, or words such as ``pretrained``; every representation
+            needs the same keys. Cells without images take the mean of numbers and ``"none"``.
 
         Returns
         -------
@@ -105,13 +114,17 @@ class RepresentationComparison:
         Raises
         ------
         DataError
-            Fewer cells than coefficients plus two.
+            Fewer cells than coefficients plus two, or attributes that do not fit the
+            representations.
         """
         import pandas as pd
         import statsmodels.api as sm
 
-        factors = ["data_source", "representation", "learner", "space", "metric"]
-        design = pd.get_dummies(self.table[factors], drop_first=True).astype(float)
+        factors = self.table[["data_source", "representation", "learner", "space", "metric"]]
+        if attributes is not None:
+            told = _told(factors["representation"], attributes)
+            factors = pd.concat([factors.drop(columns="representation"), told], axis=1)
+        design = pd.get_dummies(factors, drop_first=True).astype(float)
         design = design.loc[:, design.std() > 0]
         keep: list[str] = []
         for name in design.columns:  # leave out what other factors already say
@@ -161,8 +174,81 @@ class RepresentationComparison:
         ax.legend(frameon=False, loc="best")
         return ax
 
+    def plot_spaces(self, *, metric: str = "qini", ax: Any = None) -> Any:
+        """Ratios of raw features against those of principal components.
 
-class _Cached:
+        Parameters
+        ----------
+        metric : {"qini", "autoc"}, default "qini"
+            Which RATE.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Points below the diagonal gain from components. Lines show tabular cells, which have no
+            space.
+
+        Raises
+        ------
+        DataError
+            The metric or one of the spaces was not compared.
+        """
+        from causalfair.reporting.plot import new_axes
+
+        table = self.table[self.table["metric"] == metric]
+        key = ["data_source", "representation", "learner"]
+        wide = table[table["space"] != ""].pivot_table("ratio", key, "space", sort=False)
+        if not {"pc", "raw"} <= set(wide.columns) or wide.empty:
+            raise DataError(
+                f"plot_spaces(metric={metric!r}) needs cells of both spaces: "
+                "compare_representations(spaces=('pc', 'raw'))."
+            )
+        ax = new_axes(ax, width=6.2, height=4.4)
+        alone = table.loc[table["data_source"] == "tabular", "ratio"]
+        ends = np.concatenate([wide.to_numpy().ravel(), alone.to_numpy()])
+        margin = 0.08 * (np.ptp(ends) or 1.0)
+        low, high = ends.min() - margin, ends.max() + margin
+        ax.plot([low, high], [low, high], color="0.55", linewidth=1.0, zorder=0)
+        for j, value in enumerate(alone):
+            label = "tabular only" if j == 0 else None
+            ax.axhline(value, color="0.7", linestyle=":", linewidth=1, zorder=0, label=label)
+            ax.axvline(value, color="0.7", linestyle=":", linewidth=1, zorder=0)
+        for source, rows in wide.groupby(level="data_source", sort=False):
+            ax.plot(rows["pc"], rows["raw"], "o", label=source)
+        ax.set_xlim(low, high)
+        ax.set_ylim(low, high)
+        ax.set_aspect("equal")
+        ax.set_xlabel(f"{metric.upper()} ratio, principal components")
+        ax.set_ylabel(f"{metric.upper()} ratio, raw features")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return ax
+
+
+def _told(names: Any, attributes: Any) -> Any:
+    """Columns of what the representation of each cell is."""
+    import pandas as pd
+
+    table = pd.DataFrame.from_dict(
+        {name: dict(value) for name, value in attributes.items()}, orient="index"
+    )
+    used = [name for name in dict.fromkeys(names) if name]
+    missing = [name for name in used if name not in table.index]
+    if missing or table.loc[used].isna().any(axis=None):
+        raise DataError(
+            "factor_analysis: attributes must say the same of every representation; "
+            f"{missing or 'some values'} missing of {used}."
+        )
+    out = table.reindex(names).reset_index(drop=True)
+    for column, values in table.loc[used].items():
+        numeric = pd.api.types.is_numeric_dtype(values)
+        out[column] = out[column].fillna(values.mean() if numeric else "none")
+    return out
+
+
+class CachedFeatures:
     """A fitted representation with its features, so that cells do not recompute them."""
 
     _is_cached = True
@@ -170,8 +256,9 @@ class _Cached:
     def __init__(self, representation: Any, features: FloatArray) -> None:
         self.representation, self.features = representation, features
         self.seen_share_ = getattr(representation, "seen_share_", None)
+        self.block_of_feature_ = getattr(representation, "block_of_feature_", None)
 
-    def fit(self, images: Any) -> _Cached:
+    def fit(self, images: Any) -> CachedFeatures:
         del images
         return self
 
@@ -313,7 +400,7 @@ def compare_representations(
              "sample_weight": sample_weight, "propensity": propensity, "strata": strata,
              "individual": individual}  # fmt: skip
     cells = _cells(sources, representations, learners, spaces)
-    cache: dict[tuple[str, bool], _Cached] = {}
+    cache: dict[tuple[str, bool], CachedFeatures] = {}
     fitted, rows = {}, []
     for label, source, name, learner, space in progress(cells, "comparison"):
         start = time.perf_counter()
@@ -359,15 +446,17 @@ def _cells(sources: Any, representations: Any, learners: Any, spaces: Any) -> li
 
 
 def _cached(
-    cache: dict[tuple[str, bool], _Cached], name: str, representation: Any, sequence: Any,
+    cache: dict[tuple[str, bool], CachedFeatures], name: str, representation: Any, sequence: Any,
     latest: bool, root: Any,
-) -> _Cached:  # fmt: skip
+) -> CachedFeatures:  # fmt: skip
     from causalfair.imagery._estimator import REPRESENT, _seeded
 
     if (name, latest) not in cache:
         fresh = _seeded(representation, root, REPRESENT, None)
         seen = sequence.latest() if latest else sequence
-        cache[name, latest] = _Cached(fresh, np.asarray(fresh.fit_transform(seen), dtype=float))
+        cache[name, latest] = CachedFeatures(
+            fresh, np.asarray(fresh.fit_transform(seen), dtype=float)
+        )
     return cache[name, latest]
 
 
@@ -377,9 +466,15 @@ def _tabulate(
 ) -> RepresentationComparison:  # fmt: skip
     import pandas as pd
 
+    from causalfair.forest import effect_losses
+
     reference = next(iter(fitted.values()))
     sample = reference.effect_model_.sample_
     priorities = {label: model._priority for label, model in fitted.items()}
+    explained = effect_losses(
+        {label: np.asarray(model.predict()) for label, model in fitted.items()},
+        reference.effect_model_,
+    ).r_squared_
     out, estimates = [], {}
     for metric in metrics:
         joint, _ = evaluate_priorities(
@@ -406,6 +501,8 @@ def _tabulate(
                  "p_value": plain[j], "p_adjusted": adjusted[j],
                  "difference": difference[0], "difference_std_error": difference[1],
                  "ate": float(model.estimates_.estimate[0]),
+                 "r_squared": explained.estimate[j],
+                 "r_squared_std_error": explained.std_error[j],
                  "calibration": float(calibration[1]) if len(calibration) > 1 else np.nan,
                  "n_features": len(model.effect_model_.feature_names_in_), "seconds": seconds}
             )  # fmt: skip

@@ -11,7 +11,7 @@ from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray
 from causalfair.exceptions import CausalFairWarning, ParameterError
 
-__all__ = ["Compressor", "resolve_components"]
+__all__ = ["BlockCompressor", "Compressor", "resolve_components"]
 
 SHARE = 0.95
 MOST = 50
@@ -85,11 +85,84 @@ class Compressor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         rest = Z - (Z @ self.components_.T) @ self.components_
         return np.asarray((rest**2).mean(axis=1))
 
-    def names(self, columns: Any) -> list[str]:
-        """Names of the output, given those of the input."""
+    def names(self, columns: Any, block: str = "") -> list[str]:
+        """Names of the output, given those of the input; ``block`` tells components apart."""
         if self.components_ is None:
             return [str(c) for c, kept in zip(columns, self.kept_, strict=True) if kept]
-        return [f"image_pc{j + 1}" for j in range(len(self.components_))]
+        return [f"image_{block and block + '_'}pc{j + 1}" for j in range(len(self.components_))]
+
+    def loadings(self) -> FloatArray:
+        """Weights (m, D) of the standardised columns in each output column."""
+        kept = np.flatnonzero(self.kept_)
+        rows = np.eye(kept.size) if self.components_ is None else self.components_
+        out = np.zeros((len(rows), self.kept_.size))
+        out[:, kept] = rows
+        return out
+
+
+class BlockCompressor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A compressor for each block of columns, side by side, such as scales of the same image.
+
+    Parameters
+    ----------
+    n_components : int, "auto" or None
+        As for :class:`Compressor`, for each block.
+    blocks : sequence of str, one a column
+        Block of each column.
+
+    Attributes
+    ----------
+    parts_ : dict of str to Compressor
+        One a block.
+    """
+
+    def __init__(self, n_components: Any = "auto", blocks: Any = ()) -> None:
+        self.n_components = n_components
+        self.blocks = blocks
+
+    def fit(self, X: Any, y: Any = None) -> BlockCompressor:
+        """Learn each block's components from ``X`` (n, D)."""
+        del y
+        X = np.asarray(X, dtype=np.float64)
+        self.columns_ = {
+            str(block): np.flatnonzero(np.asarray(self.blocks) == block)
+            for block in dict.fromkeys(self.blocks)
+        }
+        self.parts_ = {
+            block: Compressor(self.n_components).fit(X[:, at])
+            for block, at in self.columns_.items()
+        }
+        self.explained_: FloatArray = np.concatenate([p.explained_ for p in self.parts_.values()])
+        return self
+
+    @property
+    def components_(self) -> FloatArray | None:
+        """Loadings, or None where columns are left as they are."""
+        return None if self.n_components is None else self.loadings()
+
+    def transform(self, X: Any) -> FloatArray:
+        """Components of each block of ``X`` (n, D), side by side."""
+        X = np.asarray(X, dtype=np.float64)
+        return np.hstack([p.transform(X[:, self.columns_[b]]) for b, p in self.parts_.items()])
+
+    def names(self, columns: Any) -> list[str]:
+        """Names of the output, given those of the input."""
+        columns = np.asarray(columns, dtype=object)
+        return [
+            name
+            for block, part in self.parts_.items()
+            for name in part.names(columns[self.columns_[block]], block)
+        ]
+
+    def loadings(self) -> FloatArray:
+        """Weights (m, D) of the standardised columns in each output column."""
+        rows = []
+        for block, part in self.parts_.items():
+            inner = part.loadings()
+            whole = np.zeros((len(inner), len(self.blocks)))
+            whole[:, self.columns_[block]] = inner
+            rows.append(whole)
+        return np.vstack(rows)
 
 
 def resolve_components(wanted: Any, share: FloatArray, n: int) -> int:

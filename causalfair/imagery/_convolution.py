@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from causalfair._core.compat import Interval, StrOptions, fit_context
@@ -191,6 +192,15 @@ class RandomConvolutionFeatures(FrameEncoder):
             return out
         mean, sd = band_moments(pixels, valid)
         return np.hstack([out, mean, sd]).astype(np.float32)
+
+    def _usable_share(self, valid: Any) -> FloatArray:
+        """Share of the positions at which every pixel of a patch is valid, (f,)."""
+        share = np.ones(len(valid))
+        cloudy = np.flatnonzero(~valid.all(axis=(1, 2)))
+        window = (self.patch_size, self.patch_size)
+        whole = sliding_window_view(valid[cloudy], window, axis=(1, 2)).all(axis=(3, 4))
+        share[cloudy] = whole.mean(axis=(1, 2))
+        return share
 
     def _names(self) -> list[str]:
         K = len(self.filters_)

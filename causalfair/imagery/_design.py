@@ -11,19 +11,22 @@ from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair._core.validation import check_no_missing
 from causalfair.exceptions import CausalFairWarning, DataError, IdentificationError, ParameterError
-from causalfair.imagery._compress import Compressor
+from causalfair.imagery._compress import BlockCompressor, Compressor
 
 __all__ = [
     "SOURCES",
+    "AnyCompressor",
     "Design",
     "assignment_probability",
     "guard_clusters",
     "refuse_copies",
     "resolve_source",
+    "take_role",
 ]
 
 SOURCES = ("tabular", "image", "sequence", "tabular+image", "tabular+sequence")
 WIDE = 10
+AnyCompressor = Compressor | BlockCompressor
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Design:
         Covariates.
     n_components : int, "auto" or None
         How features are compressed.
+    blocks : ndarray of shape (D,) or None
+        Block of each feature; blocks are compressed one by one.
     """
 
     raw: FloatArray | None
@@ -49,15 +54,21 @@ class Design:
     row_of_unit: IntArray | None
     tabular: Any
     n_components: Any
+    blocks: Any = None
 
-    def compressor(self, units: Any = slice(None)) -> Compressor | None:
+    def compressor(self, units: Any = slice(None)) -> AnyCompressor | None:
         """Compressor learned from the places of some units."""
         if self.raw is None or self.row_of_unit is None:
             return None
         places = np.unique(self.row_of_unit[units])
-        return Compressor(self.n_components).fit(self.raw[places])
+        fresh = (
+            Compressor(self.n_components)
+            if self.blocks is None
+            else BlockCompressor(self.n_components, self.blocks)
+        )
+        return fresh.fit(self.raw[places])
 
-    def frame(self, compressor: Compressor | None, units: Any = slice(None)) -> Any:
+    def frame(self, compressor: AnyCompressor | None, units: Any = slice(None)) -> Any:
         """Table of some units, image features first."""
         tabular = self.tabular.iloc[units]
         if compressor is None or self.raw is None or self.row_of_unit is None:
@@ -117,11 +128,11 @@ def guard_clusters(
             CausalFairWarning,
         )
         return None
-    treated = np.bincount(image_of_unit, weights=w)
+    low, high = np.full(counts.size, np.inf), np.full(counts.size, -np.inf)
+    np.minimum.at(low, image_of_unit, w)
+    np.maximum.at(high, image_of_unit, w)
     shared = counts > 1
-    if np.isin(treated[shared], [0]).all() or (
-        ((treated == 0) | (treated == counts))[shared].all()
-    ):
+    if (low == high)[shared].all():
         raise IdentificationError(
             f"{owner}: the treatment is constant within each of the {int(shared.sum())} images "
             "that several units share, so it was assigned to groups. Give cluster= (the groups), "
@@ -149,16 +160,20 @@ def assignment_probability(
             if np.ndim(propensity) == 0
             else np.asarray(propensity, float)
         )
-        return _checked(e, n, owner), "probability of treatment given"
+        return _checked(e, w, owner), "probability of treatment given"
     if strata is None:
-        return np.full(n, w.mean()), f"probability of treatment: the observed share, {w.mean():.3f}"
+        what = "the observed share" if _is_binary(w) else "dose, its observed mean"
+        return np.full(n, w.mean()), f"probability of treatment: {what}, {w.mean():.3f}"
     values = np.asarray(strata)
     if values.shape != (n,):
         raise DataError(f"{owner}: strata has shape {values.shape} for {n} units.")
     check_no_missing(values, "strata", owner=owner)
     labels, codes = np.unique(values, return_inverse=True)
     share = np.bincount(codes, weights=w) / np.bincount(codes)
-    one_arm = (share == 0) | (share == 1)
+    low, high = np.full(labels.size, np.inf), np.full(labels.size, -np.inf)
+    np.minimum.at(low, codes, w)
+    np.maximum.at(high, codes, w)
+    one_arm = low == high
     if one_arm.any():
         raise IdentificationError(
             f"{owner}: {int(one_arm.sum())} of {labels.size} strata have one arm only, the first "
@@ -167,8 +182,13 @@ def assignment_probability(
     return share[codes], f"probability of treatment: observed shares in {labels.size} strata"
 
 
-def _checked(e: FloatArray, n: int, owner: str) -> FloatArray:
+def _is_binary(w: FloatArray) -> bool:
+    return bool(np.isin(w, (0, 1)).all())
+
+
+def _checked(e: FloatArray, w: FloatArray, owner: str) -> FloatArray:
     """Given probabilities of treatment: one a unit, strictly between 0 and 1."""
+    n = w.size
     check_no_missing(e, "propensity", owner=owner)
     if e.shape != (n,):
         raise DataError(
@@ -176,7 +196,7 @@ def _checked(e: FloatArray, n: int, owner: str) -> FloatArray:
             "unit."
         )
     outside = int(((e <= 0) | (e >= 1)).sum())
-    if outside:
+    if outside and _is_binary(w):
         raise IdentificationError(
             f"{owner}: propensity must lie strictly between 0 and 1; {outside} of {n} value(s) do "
             f"not (range {e.min():.4g} to {e.max():.4g}). Units that are always or never treated "
@@ -201,6 +221,16 @@ def refuse_copies(tabular: Any, w: FloatArray, owner: str) -> None:
                 )
 
 
+def take_role(value: Any, keep: Any) -> Any:
+    """Rows of a role; names, numbers and switches stay as they are."""
+    from sklearn.utils import _safe_indexing
+
+    plain = value is None or isinstance(value, str) or np.ndim(value) == 0
+    if plain or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)):
+        return value
+    return _safe_indexing(value, keep)
+
+
 def warn_if_wide(design: Design, owner: str) -> None:
     """Raw features far more numerous than places."""
     if design.raw is None or design.n_components is not None:
@@ -218,9 +248,10 @@ def acquisition_check(valid: FloatArray, w: FloatArray, owner: str) -> float:
     sd = valid.std()
     if sd < 1e-12:
         return 0.0
-    difference = float((valid[w == 1].mean() - valid[w == 0].mean()) / sd)
+    much = w > w.mean()  # the treated; of a dose, those who got more
+    difference = float((valid[much].mean() - valid[~much].mean()) / sd)
     # A chance difference has standard deviation sqrt(1/n1 + 1/n0): flag what exceeds both.
-    chance = 3 * np.sqrt(1 / (w == 1).sum() + 1 / (w == 0).sum())
+    chance = 3 * np.sqrt(1 / much.sum() + 1 / (~much).sum())
     if abs(difference) > max(0.1, chance):
         warn(
             f"{owner}: the share of usable frames differs between arms by {difference:.2f} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
@@ -16,8 +17,13 @@ from causalfair._core.logging import progress
 from causalfair._core.random import child_seed, int_seed, root_seed
 from causalfair._core.roles import RoleData, resolve_roles
 from causalfair._core.typing import FloatArray, IntArray
-from causalfair._core.validation import check_binary
-from causalfair.exceptions import DataError, IdentificationError, ParameterError
+from causalfair._core.validation import check_binary, check_numeric
+from causalfair.exceptions import (
+    DataError,
+    IdentificationError,
+    ParameterError,
+    SmallSampleWarning,
+)
 from causalfair.imagery._compress import check_components
 from causalfair.imagery._design import (
     Design,
@@ -35,6 +41,7 @@ from causalfair.imagery._sequence import ImageSequence, as_sequence
 from causalfair.imagery._spatial import spatial_groups
 from causalfair.imagery._support import Calendar, SupportReference
 from causalfair.imagery._torch import TorchSequenceEncoder
+from causalfair.imagery._units import Trial, as_clusters, drop_missing
 
 __all__ = ["ImageSequenceCATE"]
 
@@ -67,6 +74,9 @@ class ImageSequenceCATE(FittedEffects):
         How ranking and evaluation are kept apart in :meth:`evaluate`.
     n_folds : int, default 5
         Folds of the sequential scheme.
+    level : {"unit", "cluster"}, default "unit"
+        ``"cluster"`` fits means of whole clusters, weighted by size: for trials that treat whole
+        clusters, often better, since images hardly vary within them.
     spatial_folds : bool, default True
         Keep places whose images overlap in one fold, where ``coords`` and ``gsd`` are known.
     n_jobs : int, optional
@@ -135,6 +145,7 @@ class ImageSequenceCATE(FittedEffects):
         "n_components": [Integral, str, None],
         "scheme": [StrOptions({"sequential", "split", "oob"})],
         "n_folds": [Interval(Integral, 2, None, closed="left")],
+        "level": [StrOptions({"unit", "cluster"})],
         "spatial_folds": ["boolean"],
         "n_jobs": [Integral, None],
     }
@@ -148,6 +159,7 @@ class ImageSequenceCATE(FittedEffects):
         n_components: Any = "auto",
         scheme: str = "sequential",
         n_folds: int = 5,
+        level: str = "unit",
         spatial_folds: bool = True,
         n_jobs: int | None = None,
         random_state: Any = None,
@@ -158,6 +170,7 @@ class ImageSequenceCATE(FittedEffects):
         self.n_components = n_components
         self.scheme = scheme
         self.n_folds = n_folds
+        self.level = level
         self.spatial_folds = spatial_folds
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -176,6 +189,7 @@ class ImageSequenceCATE(FittedEffects):
         propensity: Any = None,
         strata: Any = None,
         individual: bool = False,
+        missing_outcome: str = "raise",
     ) -> ImageSequenceCATE:
         """Represent the images and learn effects.
 
@@ -186,7 +200,8 @@ class ImageSequenceCATE(FittedEffects):
         y : array of shape (n_units,) or str
             Outcome, or the name of its column in ``X``.
         treatment : array of shape (n_units,) or str
-            Binary treatment.
+            Binary treatment; or a dose, for learners that take one (``CausalForest`` and
+            ``RLearner``). Effects are then those of one unit more.
         X : frame or array of shape (n_units, p), optional
             Tabular covariates.
         covariates : "all", list of str or formula, optional
@@ -197,13 +212,16 @@ class ImageSequenceCATE(FittedEffects):
         sample_weight : array of shape (n_units,) or str, optional
             Sampling weights.
         propensity : float, array of shape (n_units,), "estimate" or None
-            Probability of treatment. The observed share (by stratum) when None, ``"estimate"`` for
-            observational data.
+            Probability of treatment (of a dose: its expectation). The observed share (by stratum)
+            when None, ``"estimate"`` for observational data.
         strata : array of shape (n_units,), optional
             Strata of the randomisation.
         individual : bool, default False
             Units were sampled and assigned one by one although they share images; errors then
             ignore the sharing, with a warning.
+        missing_outcome : {"raise", "drop"}, default "raise"
+            ``"drop"`` leaves out units without outcome, says how many in each arm, and keeps the
+            numbers of the others in ``kept_units_``.
 
         Returns
         -------
@@ -220,6 +238,16 @@ class ImageSequenceCATE(FittedEffects):
         """
         check_components(self.n_components, OWNER)
         sequence = None if images is None else as_sequence(images, owner=OWNER)
+        if missing_outcome not in ("raise", "drop"):
+            raise ParameterError(
+                f"{OWNER} got missing_outcome={missing_outcome!r}; use 'raise' or 'drop'."
+            )
+        self.kept_units_ = None
+        if missing_outcome == "drop":
+            roles = {"y": y, "treatment": treatment, "X": X, "cluster": cluster, "strata": strata,
+                     "sample_weight": sample_weight, "propensity": propensity}  # fmt: skip
+            sequence, roles, self.kept_units_ = drop_missing(sequence, roles, OWNER)
+            y, treatment, X, cluster, strata, sample_weight, propensity = roles.values()
         self.data_source_ = resolve_source(self.data_source, sequence, X, OWNER)
         learner = self._learner()
         data, w = self._roles(X, y, treatment, covariates, cluster, sample_weight, learner,
@@ -228,15 +256,19 @@ class ImageSequenceCATE(FittedEffects):
         design = self._design(sequence, data, root)
         self._check_images(sequence, w)
         e, self._propensity_note = assignment_probability(propensity, strata, w, OWNER)
-        self.compressor_ = design.compressor()
-        self.effect_model_ = self._train(
-            learner, design, self.compressor_, slice(None), data, w, e, root, 0
-        )
+        trial = Trial(data, design, w, e, self._groups(sequence, data))
+        if self.level == "cluster":
+            trial = as_clusters(trial, OWNER)
+            self._cluster_note = (
+                f"One row a cluster: means of {data.n:,} units, weighted by their number."
+            )
+        self.compressor_ = trial.design.compressor()
+        self.effect_model_ = self._train(learner, trial, self.compressor_, slice(None), root, 0)
         self.estimates_ = self.effect_model_.estimates_
-        folds = self._cross_rank(learner, design, data, w, e, root, sequence)
-        self._remember(design, data, folds, root)
+        folds = self._cross_rank(learner, trial, root)
+        self._remember(trial, folds, root)
         digest = None if self.scheme == "oob" else fold_hash(folds)
-        return self._finish(data, seed=root, folds=digest)  # type: ignore[no-any-return]
+        return self._finish(trial.data, seed=root, folds=digest)  # type: ignore[no-any-return]
 
     # Parts of the fit -----------------------------------------------------------------------------
 
@@ -280,7 +312,7 @@ class ImageSequenceCATE(FittedEffects):
             raise IdentificationError(
                 f"{OWNER}: treatment takes one value in all {data.n} units; it must vary."
             )
-        w = check_binary(data.roles["treatment"], "treatment", owner=OWNER).values
+        w = _treatment(data.roles["treatment"], learner)
         refuse_copies(data.covariates, w, OWNER)
         if sequence is not None and sequence.n_units != data.n:
             raise DataError(
@@ -335,57 +367,64 @@ class ImageSequenceCATE(FittedEffects):
         tabular = data.covariates
         if "tabular" not in self.data_source_:
             tabular = tabular.iloc[:, :0]
-        design = Design(raw, names, rows, tabular, self.n_components)
+        blocks = getattr(self.representation_, "block_of_feature_", None)
+        design = Design(raw, names, rows, tabular, self.n_components, blocks)
         warn_if_wide(design, OWNER)
         return design
 
+    def _groups(self, sequence: ImageSequence | None, data: RoleData) -> IntArray | None:
+        """What folds must not part: clusters, and places whose images overlap."""
+        groups = None if data.cluster is None else data.cluster[:, 0]
+        if self.spatial_folds and sequence is not None and self.scheme != "oob":
+            groups = spatial_groups(sequence, groups, data.n)
+        return groups
+
     def _train(
-        self, learner: Any, design: Design, compressor: Any, units: Any, data: RoleData,
-        w: FloatArray, e: FloatArray | None, root: Any, key: int, *, scores: bool = True,
+        self, learner: Any, trial: Trial, compressor: Any, units: Any, root: Any, key: int, *,
+        scores: bool = True,
     ) -> Any:  # fmt: skip
         """A copy of the learner fitted to some units; without ``scores`` only to rank others."""
         fresh = _seeded(learner, root, LEARN, self.n_jobs, key)
+        data, e = trial.data, trial.propensity
         cluster, weight = data.cluster, data.sample_weight
         fit = fresh.fit if scores else getattr(fresh, "_fit_predictor", fresh.fit)
-        return fit(
-            design.frame(compressor, units),
-            data.y[units],  # type: ignore[index]
-            treatment=w[units],
-            nuisances=None if e is None else {"propensity": e[units]},
-            cluster=None if cluster is None else cluster[units],
-            sample_weight=None if weight is None else weight[units],
-        )
+        with warnings.catch_warnings():
+            if not scores:  # averages of a part of the units, which nobody reads
+                warnings.simplefilter("ignore", SmallSampleWarning)
+            return fit(
+                trial.design.frame(compressor, units),
+                data.y[units],  # type: ignore[index]
+                treatment=trial.w[units],
+                nuisances=None if e is None else {"propensity": e[units]},
+                cluster=None if cluster is None else cluster[units],
+                sample_weight=None if weight is None else weight[units],
+            )
 
-    def _cross_rank(
-        self, learner: Any, design: Design, data: RoleData, w: FloatArray, e: FloatArray | None,
-        root: Any, sequence: ImageSequence | None,
-    ) -> IntArray:  # fmt: skip
+    def _cross_rank(self, learner: Any, trial: Trial, root: Any) -> IntArray:
         """Rank units by models that did not see them; fold in which each is evaluated, or -1."""
         effect = np.asarray(self.effect_model_.predict(None), dtype=np.float64)
         if self.scheme == "oob":
             self._priority = effect
-            return np.zeros(data.n, dtype=np.intp)
-        groups = None if data.cluster is None else data.cluster[:, 0]
-        if self.spatial_folds and sequence is not None:
-            groups = spatial_groups(sequence, groups, data.n)
+            return np.zeros(effect.size, dtype=np.intp)
         count = 2 if self.scheme == "split" else self.n_folds
-        strata = w if data.cluster is None else None
+        binary = self.effect_model_.sample_.binary
         folds = make_folds(
-            data.n, count, seed=child_seed(root, FOLDS), stratify=strata, groups=groups
-        )
-        _check_arms(folds, w, count)
-        self._priority = np.full(data.n, np.nan)
+            effect.size, count, seed=child_seed(root, FOLDS), groups=trial.groups,
+            stratify=trial.w if binary and trial.data.cluster is None else None,
+        )  # fmt: skip
+        if binary:
+            _check_arms(folds, trial.w, count)
+        self._priority = np.full(effect.size, np.nan)
         for fold in progress(range(1, count), "ranking"):
             train, test = np.flatnonzero(folds < fold), np.flatnonzero(folds == fold)
-            compressor = design.compressor(train)
-            model = self._train(
-                learner, design, compressor, train, data, w, e, root, fold, scores=False
-            )
-            self._priority[test] = model.predict(design.frame(compressor, test))
+            compressor = trial.design.compressor(train)
+            model = self._train(learner, trial, compressor, train, root, fold, scores=False)
+            self._priority[test] = model.predict(trial.design.frame(compressor, test))
         return np.where(folds == 0, -1, folds)
 
-    def _remember(self, design: Design, data: RoleData, folds: IntArray, root: Any) -> None:
+    def _remember(self, trial: Trial, folds: IntArray, root: Any) -> None:
         """What evaluation and support need: a few numbers a unit and a place."""
+        design, data = trial.design, trial.data
         self._folds, self._seed = folds, child_seed(root, RATE)
         self._tabular_names = tuple(map(str, design.tabular.columns))
         self._support_reference = None
@@ -406,6 +445,15 @@ def _seeded(estimator: Any, root: Any, key: int, n_jobs: int | None, *more: int)
     if n_jobs is not None and "n_jobs" in known and known["n_jobs"] is None:
         fresh.set_params(n_jobs=n_jobs)
     return fresh
+
+
+def _treatment(values: Any, learner: Any) -> FloatArray:
+    """Treatment coded 0/1, or a dose where the learner takes one."""
+    array = np.asarray(values)
+    dose = array.dtype.kind in "iuf" and np.unique(array).size > 2
+    if dose and not getattr(learner, "_binary_only", False):
+        return check_numeric(array, "treatment", owner=OWNER)
+    return check_binary(array, "treatment", owner=OWNER).values
 
 
 def _check_latest(representation: Any, sequence: ImageSequence) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -11,23 +12,35 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalfair._core.compat import HasMethods, Interval, fit_context
-from causalfair._core.parallel import inner_threads
+from causalfair._core.logging import warn
 from causalfair._core.random import child_seed, int_seed, root_seed
-from causalfair._core.typing import FloatArray
-from causalfair.exceptions import DataError
+from causalfair._core.typing import BoolArray, FloatArray
+from causalfair.exceptions import CausalFairWarning, DataError
+from causalfair.imagery._blocks import threads_of
 from causalfair.imagery._compress import Compressor, check_components
 from causalfair.imagery._convolution import RandomConvolutionFeatures
 from causalfair.imagery._frames import FrameEncoder, check_schema, stream_features
 from causalfair.imagery._pooling import (
     check_poolings,
+    few_dates,
     latest_frame,
     pool,
     pooled_names,
     seen_frames,
+    without_season,
 )
 from causalfair.imagery._sequence import ImageSequence, as_sequence
 
 __all__ = ["SequenceFeatures"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pooled:
+    """Features (n_rows, D), share of frames seen (n_rows,), fewer than two dates (n_rows,)."""
+
+    values: FloatArray
+    seen: FloatArray
+    few: BoolArray
 
 
 class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -66,6 +79,8 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         The fitted components.
     seen_share_ : ndarray of shape (n_rows,)
         Share of the frames of each place that could be used.
+    few_frames_ : ndarray of shape (n_rows,), bool
+        Places with fewer than two usable dates, whose ``"trend"`` is zero for want of data.
 
     See Also
     --------
@@ -181,8 +196,9 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         del y, fit_params
         sequence = self._cropped(as_sequence(images, owner="SequenceFeatures.fit"))
         self._fit_frames(sequence)
-        with inner_threads(1):
-            raw, self.seen_share_ = self._pooled(sequence)
+        with threads_of(self.frame_features_._own_threads):
+            pooled = self._pooled(sequence)
+        raw, self.seen_share_, self.few_frames_ = pooled.values, pooled.seen, pooled.few
         if self.n_components is None:
             self.compressor_ = None
             return raw
@@ -203,16 +219,16 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             One row an image (a distinct pair of image and baseline, ``row_of_unit`` says whose).
         """
         check_is_fitted(self)
-        with inner_threads(1):
+        with threads_of(self.frame_features_._own_threads):
             sequence = as_sequence(images, owner="SequenceFeatures.transform")
-            raw, _ = self._pooled(self._cropped(sequence))
+            raw = self._pooled(self._cropped(sequence)).values
         return raw if self.compressor_ is None else self.compressor_.transform(raw)
 
     def _cropped(self, sequence: ImageSequence) -> ImageSequence:
         return sequence if self.crop is None else sequence.crop(self.crop)
 
-    def _pooled(self, sequence: ImageSequence) -> tuple[FloatArray, FloatArray]:
-        """Pooled features (n_rows, D) before components, and shares of frames seen (n_rows,)."""
+    def _pooled(self, sequence: ImageSequence) -> _Pooled:
+        """Pooled features of all rows, before components."""
         check_schema(self.frame_features_, sequence, "SequenceFeatures.transform")
         frames = sequence.shape[1]
         if "concat" in self.poolings_ and frames != self.n_frames_in_:
@@ -225,12 +241,14 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         when = sequence.relative_years()
         out: FloatArray | None = None
         seen = np.zeros(len(sequence.row_image))
-        for numbers, phi in _whole_images(self.frame_features_, sequence, self.n_jobs):
+        few, plain = np.zeros(seen.size, bool), np.zeros(seen.size, bool)
+        for numbers, phi in whole_images(self.frame_features_, sequence, self.n_jobs):
             spans = [by_image[bounds[i] : bounds[i + 1]] for i in numbers]
             rows = np.concatenate(spans)
             source = np.repeat(np.arange(len(numbers)), [len(span) for span in spans])
             use = seen_frames(phi[source], sequence.usable[rows], when[rows])
             seen[rows] = use.mean(axis=1)
+            few[rows], plain[rows] = few_dates(use, when[rows]), without_season(use, when[rows])
             if sequence._latest_only:
                 use = latest_frame(use, when[rows])
             part = pool(phi[source], use, when[rows], self.poolings_, self.half_life)
@@ -239,7 +257,14 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             out[rows] = part
         if out is None:  # no image at all cannot happen: ImageSequence refuses it
             raise DataError("SequenceFeatures got no image.")
-        return out, seen
+        if "season" in self.poolings_ and plain.any():
+            warn(
+                f"SequenceFeatures: pooling='season' is a plain line without a yearly cycle in "
+                f"{int(plain.sum())} of {plain.size} place(s): they have fewer than five usable "
+                "frames, or frames of one time of year only.",
+                CausalFairWarning,
+            )
+        return _Pooled(out, seen, few)
 
     def _raw_names(self) -> list[str]:
         """Names of the pooled features."""
@@ -267,7 +292,7 @@ class SequenceFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(names, dtype=object)
 
 
-def _whole_images(encoder: FrameEncoder, sequence: ImageSequence, n_jobs: int | None) -> Any:
+def whole_images(encoder: FrameEncoder, sequence: ImageSequence, n_jobs: int | None) -> Any:
     """Yield (image numbers, features (c, T, D)), joining images that were read in pieces."""
     pending: list[Any] = []
     frames = sequence.shape[1]

@@ -11,8 +11,7 @@ from causalfair._core.base import CausalEstimator
 from causalfair._core.random import child_seed
 from causalfair._core.typing import FloatArray, IntArray
 from causalfair.exceptions import DataError, ParameterError
-from causalfair.imagery._compress import Compressor
-from causalfair.imagery._design import join
+from causalfair.imagery._design import AnyCompressor, join
 from causalfair.imagery._ranking import METRICS, RankingEvaluation, evaluate_priorities
 from causalfair.imagery._sequence import as_sequence
 from causalfair.imagery._support import Calendar, SupportReference
@@ -26,7 +25,7 @@ class FittedEffects(CausalEstimator):
     data_source_: str
     effect_model_: Any
     representation_: Any
-    compressor_: Compressor | None
+    compressor_: AnyCompressor | None
     placebo_: bool
     calendar_: Calendar | None
     scheme: str
@@ -120,7 +119,7 @@ class FittedEffects(CausalEstimator):
         raw, rows = self._raw(images, owner)
         if tabular is not None and len(tabular) != len(rows):
             raise DataError(f"{owner}: {len(rows)} units have images, X has {len(tabular)} rows.")
-        compressor = cast("Compressor", self.compressor_)
+        compressor = cast("AnyCompressor", self.compressor_)
         values = compressor.transform(raw)[rows]
         return join(
             values, compressor.names(feature_names(self.representation_, raw.shape[1])), tabular
@@ -167,6 +166,31 @@ class FittedEffects(CausalEstimator):
             estimates, self.scheme, curves, int((self._folds >= 0).sum()), int(flat), evaluated.size
         )
 
+    def group_average_effects(self, n_groups: int = 5) -> Any:
+        """Average effects of groups of units from the lowest to the highest predicted effect.
+
+        Parameters
+        ----------
+        n_groups : int, default 5
+            Groups of equal size within each fold of :meth:`evaluate`.
+
+        Returns
+        -------
+        causalfair.forest.GroupEffects
+            Effects of units ranked by models that did not see them (``scheme="oob"``: by the model
+            that made the scores, a heuristic); ``plot()`` and ``plot("calibration")`` draw them.
+        """
+        from causalfair.forest import group_average_effects
+
+        check_is_fitted(self)
+        sample = self.effect_model_.sample_
+        return group_average_effects(
+            np.where(self._folds >= 0, self._priority, np.nan), sample.scores, n_groups=n_groups,
+            fold=self._folds, cluster=first_cluster(sample.cluster),
+            sample_weight=sample.sample_weight,
+            priority_from="out_of_bag" if self.scheme == "oob" else "other_data",
+        )  # fmt: skip
+
     def calibration_test(self) -> Any:
         """Did the model find the mean effect and its spread? Both terms are one if perfect."""
         check_is_fitted(self)
@@ -206,6 +230,63 @@ class FittedEffects(CausalEstimator):
         check_is_fitted(self)
         return self.effect_model_.best_linear_projection(characteristics)
 
+    def block_importance(self) -> Any:
+        """Importance of tabular data and of each scale and pooling of the images.
+
+        Returns
+        -------
+        pandas.Series
+            Shares of splits by block, largest first; principal components hand theirs on to the
+            features they are made of, by squared loadings.
+
+        Raises
+        ------
+        ParameterError
+            The learner has no importance of variables.
+        """
+        from causalfair.imagery._importance import block_importance
+
+        check_is_fitted(self)
+        model = self.effect_model_
+        if not hasattr(model, "variable_importance_"):
+            raise ParameterError(
+                f"ImageSequenceCATE.block_importance: {type(model).__name__} has no importance of "
+                "variables; use CausalForest."
+            )
+        if self.compressor_ is None:
+            return block_importance(model.variable_importance_, None, ())
+        loadings = self.compressor_.loadings()
+        names = feature_names(self.representation_, loadings.shape[1])
+        return block_importance(model.variable_importance_, loadings, names)
+
+    def nearest(self, images: Any, k: int = 5) -> Any:
+        """Places of the trial whose images are most like those of other places.
+
+        Parameters
+        ----------
+        images : ImageSequence or array of shape (G, T, H, W, C)
+            Other places.
+        k : int, default 5
+            How many of the trial for each.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``row`` (place of ``images``), ``rank``, ``trial_row`` (place of the trial:
+            ``images.row_of_unit`` says whose) and ``distance`` in standardised components.
+
+        Raises
+        ------
+        ParameterError
+            The model uses no images, or ``k`` is not between 1 and the places of the trial.
+        """
+        from causalfair.imagery._importance import nearest_places
+
+        check_is_fitted(self)
+        reference = self._reference("nearest")
+        raw, _ = self._raw(images, "ImageSequenceCATE.nearest")
+        return nearest_places(reference.Z, reference.components(raw), k)
+
     def support(self, images: Any, X: Any = None) -> Any:
         """Where the trial supports a prediction, and where it does not.
 
@@ -241,6 +322,7 @@ class FittedEffects(CausalEstimator):
         *,
         unsupported: str = "exclude",
         finite_target: bool = False,
+        target_cluster: Any = None,
     ) -> Any:
         """Average effect and map outside the trial.
 
@@ -254,6 +336,9 @@ class FittedEffects(CausalEstimator):
             Leave places without support out of the average, or ignore the diagnostics.
         finite_target : bool, default False
             The places are the whole region rather than a sample of it.
+        target_cluster : array of shape (G,), optional
+            Blocks of the region, such as districts, that its places were sampled in: dense cells
+            of a grid are not independent draws.
 
         Returns
         -------
@@ -282,6 +367,7 @@ class FittedEffects(CausalEstimator):
         return transport(
             self.effect_model_.sample_, effect, report, self.estimates_,
             exclude=unsupported == "exclude", finite_target=finite_target,
+            target_cluster=target_cluster,
         )  # fmt: skip
 
     def _compare_calendars(self, images: Any, owner: str) -> None:

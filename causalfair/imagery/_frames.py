@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from causalfair._core.parallel import inner_threads
 from causalfair._core.typing import BoolArray, IntArray
 from causalfair.exceptions import DataError
-from causalfair.imagery._blocks import map_blocks
+from causalfair.imagery._blocks import map_blocks, threads_of
 from causalfair.imagery._pixels import Block
 from causalfair.imagery._sequence import ImageSequence, as_sequence, warn_of_nan
 
@@ -32,6 +31,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     n_bands_in_: int
     n_jobs: int | None = None
+    _own_threads = False  # whether the encoder brings threads of its own
 
     def fit(self, images: Any, y: Any = None) -> Any:
         """Learn what the encoder needs of the pixels; outcomes play no role.
@@ -72,7 +72,9 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_schema(self, sequence, f"{type(self).__name__}.transform")
         n, frames = sequence.shape[:2]
         out = np.full((n, frames, len(self.get_feature_names_out())), np.nan, dtype=np.float32)
-        with inner_threads(1):  # once, not a block: looking for thread pools takes milliseconds
+        with threads_of(
+            self._own_threads
+        ):  # once, not a block: looking for thread pools takes milliseconds
             for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
                 out[numbers, when] = values
         return out[:, 0] if sequence._single else out
@@ -100,6 +102,10 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _encode(self, pixels: FloatArray32, valid: BoolArray) -> FloatArray32:
         """Features (f, D) of frames given as (f, H, W, C) pixels and (f, H, W) validity."""
         raise NotImplementedError
+
+    def _usable_share(self, valid: BoolArray) -> NDArray[np.float64]:
+        """Share of each frame (f,) that features can be made of: its valid pixels."""
+        return np.asarray(valid.mean(axis=(1, 2)))
 
     def _names(self) -> list[str]:
         raise NotImplementedError
@@ -143,7 +149,7 @@ def stream_features(
     task = partial(_features, encoder, float(sequence.min_valid))
     n_nan = 0
     for numbers, frames, (values, count) in map_blocks(
-        task, sequence, n_jobs=n_jobs, desc="image features"
+        task, sequence, n_jobs=n_jobs, own_threads=encoder._own_threads, desc="image features"
     ):
         n_nan += count
         yield numbers, frames, values
@@ -154,5 +160,5 @@ def _features(encoder: FrameEncoder, min_valid: float, block: Block) -> tuple[Fl
     c, t, h, w, b = block.pixels.shape
     valid = block.valid.reshape(c * t, h, w)
     values = encoder._encode(block.pixels.reshape(c * t, h, w, b), valid)
-    values[valid.mean(axis=(1, 2)) < min_valid] = np.nan
+    values[encoder._usable_share(valid) < min_valid] = np.nan
     return values.reshape(c, t, -1), block.n_nan

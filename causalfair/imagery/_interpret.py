@@ -1,4 +1,4 @@
-"""What goes with large and small effects: land cover, exemplars, occlusion, maps."""
+"""What goes with large and small effects: land cover, and parts of the images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from causalfair._core.logging import warn
-from causalfair._core.typing import FloatArray, IntArray
-from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
-from causalfair.imagery._sequence import ImageSequence, as_sequence
+from causalfair._core.typing import BoolArray, FloatArray
+from causalfair.exceptions import DataError, ParameterError
+from causalfair.imagery._sequence import as_sequence
 
 __all__ = [
     "LandCoverReport",
+    "as_table",
     "describe_land_cover",
     "land_cover_shares",
     "occlusion_map",
-    "plot_effect_map",
-    "plot_exemplars",
 ]
 
 FIFTH = 0.2
@@ -29,8 +27,8 @@ def land_cover_shares(classes: Any, *, names: Any = None, nodata: Any = None) ->
 
     Parameters
     ----------
-    classes : int array of shape (n, H, W)
-        Class of each pixel.
+    classes : int array of shape (n, H, W) or (n, T, H, W)
+        Class of each pixel, over several dates in order of time if there are four dimensions.
     names : mapping of int to str, optional
         Names of the classes.
     nodata : int, optional
@@ -38,13 +36,14 @@ def land_cover_shares(classes: Any, *, names: Any = None, nodata: Any = None) ->
 
     Returns
     -------
-    pandas.DataFrame of shape (n, n_classes)
-        Rows sum to one.
+    pandas.DataFrame of shape (n, n_classes) or (n, 2 n_classes)
+        Shares at the last date, which sum to one; with several dates also their change from the
+        first to the last, in columns ``"<class>, change"``.
 
     Raises
     ------
     DataError
-        An image without a known pixel.
+        An image without a known pixel at the first or the last date.
 
     Examples
     --------
@@ -57,22 +56,25 @@ def land_cover_shares(classes: Any, *, names: Any = None, nodata: Any = None) ->
     import pandas as pd
 
     array = np.asarray(classes)
-    if array.ndim != 3 or array.dtype.kind not in "iu":
+    if array.ndim not in (3, 4) or array.dtype.kind not in "iu":
         raise DataError(
             f"land_cover_shares got classes of shape {array.shape} and dtype {array.dtype}; it "
-            "takes whole numbers of shape (n, H, W)."
+            "takes whole numbers of shape (n, H, W) or (n, T, H, W)."
         )
-    flat = array.reshape(len(array), -1)
+    dates = [array] if array.ndim == 3 else [array[:, -1], array[:, 0]]
+    flat = np.stack([date.reshape(len(array), -1) for date in dates])
     known = np.ones(flat.shape, bool) if nodata is None else flat != nodata
-    if not known.any(axis=1).all():
-        raise DataError(f"land_cover_shares: {int((~known.any(axis=1)).sum())} image(s) have no "
+    if not known.any(axis=2).all():
+        raise DataError(f"land_cover_shares: {int((~known.any(axis=2)).sum())} image(s) have no "
                         "known pixel.")  # fmt: skip
-    found = np.unique(flat[known])
-    shares = {
-        str((names or {}).get(int(value), value)): (flat == value).sum(axis=1) / known.sum(axis=1)
-        for value in found
+    label = {
+        int(value): str((names or {}).get(int(value), value)) for value in np.unique(flat[known])
     }
-    return pd.DataFrame(shares)
+    share = {name: (flat == value).sum(axis=2) / known.sum(axis=2) for value, name in label.items()}
+    out = {name: now[0] for name, now in share.items()}
+    if len(dates) > 1:
+        out |= {f"{name}, change": now[0] - now[1] for name, now in share.items()}
+    return pd.DataFrame(out)
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,73 @@ class LandCoverReport:
         ``term, top, bottom, difference, std_error, p_value, p_adjusted`` (Holm).
     correlation : pandas.Series
         Spearman correlation of predicted effects with shares; a description.
+    left_out : tuple of str
+        Columns that the others determine, such as one class of shares that sum to one: coefficients
+        compare with them.
     """
 
     projection: Any
     contrast: Any
     correlation: Any
+    left_out: tuple[str, ...] = ()
+
+    def summary(self) -> Any:
+        """Printable table.
+
+        Returns
+        -------
+        causalfair.reporting.Summary
+            Prints as text.
+        """
+        from causalfair.reporting import Summary, Table, estimates_table
+        from causalfair.reporting.format import format_estimate, format_number, format_p
+
+        rows = []
+        for row in self.contrast.itertuples():
+            cells = format_estimate(row.difference, row.std_error)
+            rows.append([row.term, format_number(row.top), format_number(row.bottom),
+                         cells.estimate, cells.std_error, format_p(row.p_adjusted),
+                         f"{self.correlation[row.term]:.2f}"])  # fmt: skip
+        columns = ["", "top fifth", "bottom", "difference", "std. error", "adj. p", "correlation"]
+        return Summary(
+            "Effects and land cover", [],
+            [Table(columns, rows, "Units with the largest and smallest predicted effects",
+                   "lrrrrrr"),
+             estimates_table(self.projection, title="Projection of the effect")],
+            ["Correlations (Spearman) with predicted effects are descriptive; p-values are Holm's.",
+             *([f"Left out of the projection, given the others: {'; '.join(self.left_out)}."]
+               if self.left_out else []),
+             "What goes with large effects need not cause them."],
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return str(self.summary()._repr_html_())
+
+    def plot(self, *, ax: Any = None, level: float = 0.95) -> Any:
+        """Coefficients of the projection with their intervals, the constant left out.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+        level : float, default 0.95
+            Level of the intervals.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
+        from causalfair.reporting import forest_plot
+
+        ax = forest_plot(self.projection[list(self.projection.names[1:])], ax, level)
+        ax.set_xlabel(f"change of the effect a unit of the share, {level:.0%} interval")
+        return ax
 
 
 def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
@@ -134,21 +198,42 @@ def describe_land_cover(model: Any, shares: Any) -> LandCoverReport:
     from scipy.stats import spearmanr
 
     sample = model.effect_model_.sample_
-    shares = _as_frame(shares)
+    shares = as_table(shares, "describe_land_cover")
     if len(shares) != sample.n:
         raise DataError(
             f"describe_land_cover: shares has {len(shares)} rows, the trial {sample.n} units."
         )
     effect = np.asarray(model.predict(None))
-    full = np.allclose(shares.sum(axis=1), 1.0) and shares.shape[1] > 1
-    projection = model.best_linear_projection(shares.iloc[:, 1:] if full else shares)
+    kept = _independent(shares.to_numpy(dtype=float))
+    if not kept.any():
+        raise DataError("describe_land_cover: no column of shares varies; there is nothing to say.")
+    projection = model.best_linear_projection(shares.loc[:, kept])
+    left_out = tuple(str(name) for name in shares.columns[~kept])
     correlation = pd.Series(
-        {name: float(spearmanr(effect, shares[name]).statistic) for name in shares.columns}
+        {
+            name: float(spearmanr(effect, shares[name]).statistic)
+            if np.ptp(effect) > 0 and np.ptp(shares[name]) > 0
+            else np.nan
+            for name in shares.columns
+        }
     )
-    return LandCoverReport(projection, _contrast(shares, effect, sample), correlation)
+    return LandCoverReport(projection, _contrast(shares, effect, sample), correlation, left_out)
 
 
-def _as_frame(shares: Any) -> Any:
+def _independent(values: FloatArray) -> BoolArray:
+    """Columns (k,) that later ones and a constant do not determine."""
+    basis: FloatArray = np.ones((len(values), 1)) / np.sqrt(len(values))
+    kept = np.zeros(values.shape[1], dtype=bool)
+    for j in reversed(range(values.shape[1])):
+        rest = values[:, j] - basis @ (basis.T @ values[:, j])
+        rest -= basis @ (basis.T @ rest)
+        length = np.linalg.norm(rest)
+        if length > 1e-8 * float(np.linalg.norm(values[:, j])):
+            basis, kept[j] = np.column_stack([basis, rest / length]), True
+    return kept
+
+
+def as_table(shares: Any, owner: str) -> Any:
     """A pandas table of a frame of any library, or of an array with numbered columns."""
     import pandas as pd
 
@@ -159,7 +244,7 @@ def _as_frame(shares: Any) -> Any:
     values = np.asarray(shares, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2:
-        raise DataError(f"describe_land_cover: shares has shape {values.shape}; give (n_units, k).")
+        raise DataError(f"{owner}: shares has shape {values.shape}; give (n_units, k).")
     return pd.DataFrame(values, columns=[f"x{j}" for j in range(values.shape[1])])
 
 
@@ -172,139 +257,20 @@ def _contrast(shares: Any, effect: FloatArray, sample: Any) -> Any:
     low, high = np.quantile(effect, [FIFTH, 1 - FIFTH])
     top, bottom = (effect >= high).astype(float), (effect <= low).astype(float)
     values = shares.to_numpy(dtype=float)
-    mean_top = np.average(values, axis=0, weights=top)
-    mean_bottom = np.average(values, axis=0, weights=bottom)
-    influence = (top / top.mean())[:, None] * (values - mean_top)
-    influence -= (bottom / bottom.mean())[:, None] * (values - mean_bottom)
+    weight = np.ones(sample.n) if sample.sample_weight is None else sample.sample_weight
+    mean_top = np.average(values, axis=0, weights=top * weight)
+    mean_bottom = np.average(values, axis=0, weights=bottom * weight)
+    influence = (top / np.average(top, weights=weight))[:, None] * (values - mean_top)
+    influence -= (bottom / np.average(bottom, weights=weight))[:, None] * (values - mean_bottom)
     estimates = InfluenceEstimates(
-        mean_top - mean_bottom, influence, [str(c) for c in shares.columns], cluster=sample.cluster
-    )
+        mean_top - mean_bottom, influence, [str(c) for c in shares.columns],
+        cluster=sample.cluster, sample_weight=weight,
+    )  # fmt: skip
     return pd.DataFrame(
         {"term": list(estimates.names), "top": mean_top, "bottom": mean_bottom,
          "difference": estimates.estimate, "std_error": estimates.std_error,
          "p_value": estimates.p_value(), "p_adjusted": np.asarray(estimates.p_adjust("holm"))}
     )  # fmt: skip
-
-
-def _exemplars(effect: FloatArray, cluster: Any, count: int, largest: bool) -> list[int]:
-    """Units with the largest or smallest effect, at most one a cluster."""
-    order = np.argsort(-effect if largest else effect, kind="stable")
-    if cluster is None:
-        return [int(i) for i in order[:count]]
-    chosen: list[int] = []
-    seen: set[int] = set()
-    for i in order:
-        if int(cluster[i]) not in seen:
-            seen.add(int(cluster[i]))
-            chosen.append(int(i))
-        if len(chosen) == count:
-            break
-    return chosen
-
-
-def _display_bands(sequence: ImageSequence, bands: Any) -> IntArray:
-    if bands is not None:
-        names = sequence.bands or ()
-        missing = [b for b in bands if b not in names]
-        if missing:
-            raise ParameterError(
-                f"plot_exemplars got bands={tuple(bands)!r}, but the images name "
-                f"{', '.join(names) or 'none'}."
-            )
-        return np.array([names.index(b) for b in bands])
-    count = sequence.shape[-1]
-    return np.arange(3) if count >= 3 else np.zeros(3, dtype=int)
-
-
-def plot_exemplars(
-    model: Any, images: Any, *, n: int = 3, frames: Any = None, bands: Any = None
-) -> Any:
-    """Draw the places with the largest and the smallest predicted effects.
-
-    Parameters
-    ----------
-    model : ImageSequenceCATE
-        Fitted model.
-    images : ImageSequence
-        The images it was fitted on.
-    n : int, default 3
-        Places at each end, at most one a cluster.
-    frames : sequence of int, optional
-        Frames to draw; at most six, evenly spaced, when None.
-    bands : sequence of three str, optional
-        Bands for red, green and blue; the first three when None.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Rows are places, columns are dates. All panels and bands share one stretch (2nd to 98th
-        percentile), so that colour and brightness can be compared. Single images are anecdotes,
-        not evidence.
-
-    Raises
-    ------
-    DataError
-        The images are not those of the trial.
-    """
-    from causalfair._core.optional import import_optional
-
-    pyplot = import_optional("matplotlib.pyplot", extra="plot")
-    sequence = as_sequence(images, owner="plot_exemplars")
-    effect = np.asarray(model.predict(None))
-    if sequence.n_units != effect.size:
-        raise DataError(
-            f"plot_exemplars: the images have {sequence.n_units} units, the trial {effect.size}."
-        )
-    cluster = model.effect_model_.sample_.cluster
-    codes = sequence.image_of_unit if cluster is None else cluster[:, 0]
-    top, bottom = (_exemplars(effect, codes, n, largest) for largest in (True, False))
-    T = sequence.shape[1]
-    spread = np.unique(np.linspace(0, T - 1, min(T, 6)).round().astype(int))
-    when = spread if frames is None else frames
-    units = [*top, *bottom[::-1]]
-    blocks = [sequence.read(sequence.image_of_unit[[u]]) for u in units]
-    chosen = _display_bands(sequence, bands)
-    stretch = _stretch(blocks, chosen)
-    alone = len(when) == 1  # a row for each end instead of a row a place
-    shape = (2, len(top)) if alone else (len(units), len(when))
-    figure, axes = pyplot.subplots(
-        *shape, figsize=(1.5 * shape[1] + 0.6, 1.6 * shape[0] + 0.5), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for k, (unit, block) in enumerate(zip(units, blocks, strict=True)):
-        row = axes.ravel()[k : k + 1] if alone else axes[k]
-        label = f"effect {effect[unit]:.2f}"
-        for ax, t in zip(row, when, strict=True):
-            _show(ax, block, t, chosen, stretch)
-            if alone:
-                ax.set_title(label, fontsize=9)
-            elif k == 0 and sequence.dated:
-                ax.set_title(f"{sequence.years[sequence.image_of_unit[unit], t]:.1f}", fontsize=9)
-        if not alone:
-            row[0].set_ylabel(label, fontsize=9)
-    if alone:
-        axes[0, 0].set_ylabel("largest", fontsize=9)
-        axes[1, 0].set_ylabel("smallest", fontsize=9)
-    else:
-        figure.suptitle("Largest (top) to smallest predicted effects", x=0.02, ha="left", size=11)
-    return figure
-
-
-def _show(ax: Any, block: Any, t: int, bands: IntArray, stretch: tuple[float, float]) -> None:
-    """Draw one frame; pixels that are not valid are white."""
-    low, high = stretch
-    shown = np.clip((block.pixels[0, t][..., bands] - low) / (high - low), 0, 1)
-    shown[~block.valid[0, t]] = 1.0
-    ax.imshow(shown, interpolation="nearest")
-    ax.set_xticks([])
-    ax.set_yticks([])
-
-
-def _stretch(blocks: Any, bands: IntArray) -> tuple[float, float]:
-    """One stretch for all panels and bands, so that colours are true: 2nd and 98th percentile."""
-    pixels = np.concatenate([b.pixels[b.valid][:, bands].ravel() for b in blocks]).astype(float)
-    low, high = np.percentile(pixels, [2, 98])
-    return float(low), float(high) if high > low else float(low) + 1.0
 
 
 def occlusion_map(
@@ -373,47 +339,3 @@ def _repeat(X: Any, count: int) -> Any:
     import pandas as pd
 
     return pd.concat([pd.DataFrame(X)] * count, ignore_index=True)
-
-
-def plot_effect_map(coords: Any, effect: Any, *, supported: Any = None, ax: Any = None) -> Any:
-    """Predicted effects on a map, places without support crossed out.
-
-    Parameters
-    ----------
-    coords : array of shape (G, 2)
-        Longitude and latitude.
-    effect : array of shape (G,)
-        Effects.
-    supported : bool array of shape (G,), optional
-        Places the trial supports.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes drawn on.
-    """
-    from causalfair.reporting.plot import new_axes
-
-    xy, effect = np.asarray(coords, float), np.asarray(effect, float)
-    good = np.ones(effect.size, bool) if supported is None else np.asarray(supported, bool)
-    if not good.all():
-        warn(
-            f"plot_effect_map: {int((~good).sum())} of {good.size} places are not supported by the "
-            "trial and are crossed out.",
-            CausalFairWarning,
-        )
-    ax = new_axes(ax)
-    seen = effect[good] if good.any() else np.zeros(1)
-    colours = {"cmap": "viridis", "vmin": seen.min(), "vmax": seen.max()}
-    if seen.min() < 0 < seen.max():  # gains and losses
-        limit = np.abs(seen).max()
-        colours = {"cmap": "RdBu", "vmin": -limit, "vmax": limit}
-    dots = ax.scatter(*xy[good].T, c=effect[good], s=18, **colours)
-    ax.scatter(*xy[~good].T, marker="x", color="0.6", s=14)
-    ax.figure.colorbar(dots, ax=ax, label="predicted effect", shrink=0.8)
-    ax.set_xlabel("longitude")
-    ax.set_ylabel("latitude")
-    ax.set_aspect(1 / np.cos(np.radians(xy[:, 1].mean())))
-    return ax

@@ -11,6 +11,7 @@ from sklearn.base import clone
 
 from causalfair._core.logging import progress
 from causalfair.exceptions import DataError
+from causalfair.imagery._design import take_role
 from causalfair.imagery._sequence import as_sequence
 from causalfair.inference import HypothesisTest
 
@@ -161,10 +162,10 @@ def placebo_transport(
     for region, label in enumerate(progress(labels, "regions")):
         inside, outside = np.flatnonzero(code == region), np.flatnonzero(code != region)
         learned = clone(model).set_params(scheme="oob").fit(
-            sequence.subset(outside), _take(y, outside),
-            **{name: _take(value, outside) for name, value in roles.items()},
+            sequence.subset(outside), take_role(y, outside),
+            **{name: take_role(value, outside) for name, value in roles.items()},
         )  # fmt: skip
-        table = _take(X, inside) if learned._tabular_names else None
+        table = take_role(X, inside) if learned._tabular_names else None
         carried = learned.transport(sequence.subset(inside), table, unsupported="ignore")
         own = whole.average_effect(subset=inside)
         rows.append(_row(label, inside.size, carried, own))
@@ -180,16 +181,6 @@ def _check_regions(labels: Any, code: Any, n_units: int) -> None:
             f"{OWNER}: {labels.size} region(s), the smallest with {size.min()} units; give two or "
             f"more with at least {LEAST_UNITS} units each."
         )
-
-
-def _take(value: Any, keep: Any) -> Any:
-    """Rows of a role; names and numbers stay as they are."""
-    from sklearn.utils import _safe_indexing
-
-    plain = value is None or isinstance(value, str) or np.ndim(value) == 0
-    if plain or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)):
-        return value
-    return _safe_indexing(value, keep)
 
 
 def _row(label: Any, n: int, carried: Any, own: Any) -> dict[str, Any]:

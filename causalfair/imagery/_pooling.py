@@ -14,11 +14,11 @@ import numpy as np
 from causalfair._core.typing import BoolArray, FloatArray
 from causalfair.exceptions import DataError, ParameterError
 
-__all__ = ["POOLINGS", "pool", "pooled_names"]
+__all__ = ["POOLINGS", "few_dates", "pool", "pooled_names", "without_season"]
 
-DAYS = 365.25
 SEASON_FRAMES = 5
 SEASON_RIDGE = 1e-6
+ONE_SEASON = 0.9  # mean resultant length of days of the year: a spread of about 26 days
 HEADS = 4
 
 
@@ -104,14 +104,29 @@ def _recency(phi: FloatArray, use: BoolArray, t: FloatArray, half_life: float) -
     return _weighted_mean(phi, weight)
 
 
+def without_season(use: BoolArray, t: FloatArray) -> BoolArray:
+    """Places (r,) whose frames cannot show a yearly cycle: too few, or all of one time of year."""
+    count = use.sum(axis=1)
+    angle = np.where(use, 2 * np.pi * t, 0.0)
+    resultant = np.hypot((use * np.cos(angle)).sum(axis=1), (use * np.sin(angle)).sum(axis=1))
+    return np.asarray((count < SEASON_FRAMES) | (resultant > ONE_SEASON * count))
+
+
+def few_dates(use: BoolArray, t: FloatArray) -> BoolArray:
+    """Places (r,) with fewer than two distinct dates, whose slope is set to zero."""
+    latest = np.where(use, t, -np.inf).max(axis=1)
+    return np.asarray(latest - np.where(use, t, np.inf).min(axis=1) <= 1e-6)
+
+
 def _season(phi: FloatArray, use: BoolArray, t: FloatArray, half_life: float) -> FloatArray:
-    """Level, amplitude of the yearly cycle, and slope; a plain line below five frames."""
+    """Level, amplitude of the yearly cycle, and slope; a plain line where there is no cycle."""
     r, _, D = phi.shape
     out = np.empty((r, 3 * D))
     level, slope = _level(phi, use, t, half_life), _trend(phi, use, t, half_life)
+    plain = without_season(use, t)
     for i in range(r):
         frames = np.flatnonzero(use[i])
-        if frames.size < SEASON_FRAMES:
+        if plain[i]:
             out[i] = np.concatenate([level[i], np.zeros(D), slope[i]])
             continue
         angle = 2 * np.pi * t[i, frames]

@@ -194,8 +194,8 @@ def evaluate_priorities(
         units = rows.sum() if cluster is None else len(np.unique(cluster[rows]))
         if units < LEAST_CLUSTERS:
             raise IdentificationError(
-                f"fold {fold} has {units} clusters to evaluate a ranking on; {LEAST_CLUSTERS} are "
-                "needed. Use fewer folds or scheme='split'."
+                f"ImageSequenceCATE: fold {fold} has {units} clusters to evaluate a ranking on; "
+                f"{LEAST_CLUSTERS} are needed. Use fewer folds or scheme='split'."
             )
         got = rank_average_treatment_effect(
             {k: v[rows] for k, v in priorities.items()},

@@ -18,6 +18,8 @@ MOST = 20  # components that distances are taken in
 LEAST_DENSITY = 0.05
 FOLDS = 5
 LATE = 2.0  # years
+LATE_IN_YEAR = 60 / 365
+ONE_SEASON = 0.7  # mean resultant length of times of the year: a spread of about seven weeks
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,45 @@ class SupportReport:
             }
         )
 
+    def plot(self, *, ax: Any = None) -> Any:
+        """Densities of the trial over the target, at places of both, on a log scale.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on. Places left of the dashed line lack support.
+        """
+        from causalfair.reporting.plot import new_axes
+
+        G, n = self.density_ratio.size, self.trial_probability.size
+        odds = self.trial_probability / (1 - self.trial_probability)
+        ratios = {"trial": np.log10(odds * G / n), "target": np.log10(self.density_ratio)}
+        ends = np.concatenate([*ratios.values(), [np.log10(LEAST_DENSITY)]])
+        edges = np.linspace(ends.min() - 0.05, ends.max() + 0.05, 41)
+        ax = new_axes(ax, height=3.6)
+        for (name, values), sign in zip(ratios.items(), (1.0, -1.0), strict=True):
+            share = sign * np.histogram(values, edges)[0] / values.size
+            ax.bar(edges[:-1], share, width=np.diff(edges), align="edge", alpha=0.75,
+                   label=f"{name} ({values.size:,})")  # fmt: skip
+        ax.axvline(np.log10(LEAST_DENSITY), color="0.4", linewidth=1, linestyle=(0, (4, 3)))
+        ax.axhline(0.0, color="0.3", linewidth=0.8)
+        ax.xaxis.set_major_formatter(lambda power, _: f"{10.0**power:.3g}")
+        ax.yaxis.set_major_formatter(lambda share, _: f"{abs(share):.0%}")
+        ax.set_xlabel("density of the trial over that of the target")
+        ax.set_ylabel("share of units")
+        ax.set_title(
+            f"supported {self.supported.mean():.0%}, AUC {self.auc:.2f}, effective trial size "
+            f"{self.effective_share:.0%}", loc="left", fontsize=10,
+        )  # fmt: skip
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False)
+        return ax
+
     def summary(self) -> Any:
         """Printable table.
 
@@ -132,17 +173,24 @@ class Calendar:
         Year of the latest frame.
     pixel : float or None
         Size of a pixel in metres.
+    season : float or None
+        Mean time of year as a fraction of it; None where frames are spread over the year.
     """
 
     dated: bool
     last: float
     pixel: float | None
+    season: float | None = None
 
     @classmethod
     def of(cls, sequence: Any) -> Calendar:
         """Calendar of a sequence."""
         pixel = None if sequence.gsd is None else float(sequence.gsd * sequence._factor)
-        return cls(bool(sequence.dated), float(np.nanmax(sequence.years)), pixel)
+        years = sequence.years[np.isfinite(sequence.years)]
+        mean = np.exp(2j * np.pi * years).mean()
+        known = abs(mean) > ONE_SEASON and (years % 1 != 0).any()  # whole years are not dates
+        season = float(np.angle(mean) / (2 * np.pi) % 1) if known else None
+        return cls(bool(sequence.dated), float(years.max()), pixel, season)
 
     def warn_of(self, target: Calendar, owner: str) -> None:
         """Say where the target's images are of another time or sensor."""
@@ -152,6 +200,14 @@ class Calendar:
                 f"{self.last:.1f}; what images say about effects may have changed since.",
                 CausalFairWarning,
             )
+        if self.dated and target.dated and self.season is not None and target.season is not None:
+            apart = abs((target.season - self.season + 0.5) % 1 - 0.5)
+            if apart > LATE_IN_YEAR:
+                warn(
+                    f"{owner}: the target's images are of another season: {365 * apart:.0f} days "
+                    "from the trial's, so that crops and grass look different.",
+                    CausalFairWarning,
+                )
         if None not in (self.pixel, target.pixel) and not np.isclose(
             self.pixel or 0.0, target.pixel or 0.0, rtol=0.01
         ):
@@ -215,13 +271,17 @@ class SupportReference:
             max(float(np.quantile(error, 0.99)), 1e-12),
         )
 
+    def components(self, raw: FloatArray) -> FloatArray:
+        """Standardised components (G, m) of places given their features."""
+        return np.asarray(self.compressor.transform(raw) / self.spread)
+
     def report(
         self, raw: FloatArray, rows: IntArray, seed: np.random.SeedSequence
     ) -> SupportReport:
         """Support of target units, given raw features of their places."""
         from scipy.spatial import cKDTree
 
-        Z = self.compressor.transform(raw) / self.spread
+        Z = self.components(raw)
         distance = cKDTree(self.Z).query(Z)[0] / max(self.distance_limit, 1e-12)
         error = self.compressor.reconstruction_error(raw) / self.error_limit
         trial, target = self.Z[self.row_of_unit], Z[rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -11,12 +13,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalfair._core.compat import Interval, StrOptions, fit_context
-from causalfair._core.logging import progress
 from causalfair._core.optional import import_optional
 from causalfair._core.typing import IntArray
 from causalfair.exceptions import DataError, ParameterError
+from causalfair.imagery._blocks import map_blocks
 from causalfair.imagery._frames import FrameEncoder, check_schema, remember_schema
-from causalfair.imagery._sequence import ImageSequence, as_sequence
+from causalfair.imagery._pixels import Block
+from causalfair.imagery._sequence import ImageSequence, as_sequence, warn_of_nan
 
 __all__ = ["TorchFrameEncoder", "TorchSequenceEncoder"]
 
@@ -175,6 +178,7 @@ class TorchFrameEncoder(_Backbone, FrameEncoder):
         self.batch_size = batch_size
 
     n_jobs = 1  # torch has its own threads
+    _own_threads = True
 
     @fit_context
     def fit(self, images: Any, y: Any = None) -> Any:
@@ -320,7 +324,8 @@ class TorchSequenceEncoder(_Backbone, TransformerMixin, BaseEstimator):  # type:
         remember_schema(self, sequence)
         self._check_module()
         self.n_frames_ = sequence.shape[1] if self.n_frames is None else self.n_frames
-        self.n_features_out_ = self._vectors_of(sequence, np.array([0])).shape[1]
+        [(_, vectors)] = self._stream(sequence, np.array([0]))
+        self.n_features_out_ = vectors.shape[1]
         return self
 
     def transform(self, images: Any) -> NDArray[np.float32]:
@@ -344,30 +349,24 @@ class TorchSequenceEncoder(_Backbone, TransformerMixin, BaseEstimator):  # type:
         check_is_fitted(self)
         sequence = as_sequence(images, owner="TorchSequenceEncoder.transform")
         check_schema(self, sequence, "TorchSequenceEncoder.transform")
-        rows = np.arange(len(sequence.row_image))
-        size = min(self.batch_size, sequence._places_at_once())
-        return np.concatenate(
-            [
-                self._vectors_of(sequence, rows[start : start + size])
-                for start in progress(range(0, len(rows), size), "sequence features")
-            ]
-        )
+        out = np.empty((len(sequence.row_image), self.n_features_out_), dtype=np.float32)
+        for rows, vectors in self._stream(sequence):
+            out[rows] = vectors
+        return out
 
-    def _vectors_of(self, sequence: ImageSequence, rows: IntArray) -> NDArray[np.float32]:
-        torch = import_optional("torch", extra="torch")
-        places, position = np.unique(sequence.row_image[rows], return_inverse=True)
-        block = sequence.read(places)
-        enough = block.valid.mean(axis=(2, 3)) >= sequence.min_valid
-        ready = []
-        for row, at in zip(rows, position, strict=True):
-            seen = np.flatnonzero(enough[at] & sequence.usable[row])
-            seen = seen[np.argsort(sequence.years[sequence.row_image[row], seen], kind="stable")]
-            if not seen.size:
-                raise DataError(f"TorchSequenceEncoder: place {row} has no usable frame.")
-            seen = seen[-1:] if sequence._latest_only else seen
-            chosen = seen[np.linspace(0, seen.size - 1, self.n_frames_).round().astype(int)]
-            ready.append(self._ready(block.pixels[at, chosen], block.valid[at, chosen]))
-        return self._run(torch.stack(ready))
+    def _stream(
+        self, sequence: ImageSequence, images: Any = None
+    ) -> Iterator[tuple[IntArray, NDArray[np.float32]]]:
+        """Rows of a block of images and their vectors, block by block, where the pixels are."""
+        sequence._places_at_once()  # blocks of one thread then hold whole places, or it is said
+        n_nan = 0
+        for *_, (rows, vectors, count) in map_blocks(
+            _SequenceTask.of(self, sequence), sequence, images=images, n_jobs=1, own_threads=True,
+            desc="sequence features",
+        ):  # fmt: skip
+            n_nan += count
+            yield rows, vectors
+        warn_of_nan(n_nan, sequence)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Names of the features.
@@ -385,6 +384,59 @@ class TorchSequenceEncoder(_Backbone, TransformerMixin, BaseEstimator):  # type:
         del input_features
         check_is_fitted(self)
         return np.asarray([f"net{j}" for j in range(self.n_features_out_)], dtype=object)
+
+
+@dataclass(frozen=True)
+class _SequenceTask:
+    """Vectors of the rows of a block; all that a worker has to know besides the pixels.
+
+    Attributes
+    ----------
+    encoder : TorchSequenceEncoder
+        Runs the module.
+    row_image : ndarray of shape (n_rows,)
+        Image of each row.
+    frames : tuple of ndarray
+        Usable frames of each row in order of time, cloudy ones included.
+    min_valid : float
+        Share of valid pixels below which a frame is missing.
+    latest : bool
+        Keep only the latest frame that can be used.
+    """
+
+    encoder: TorchSequenceEncoder
+    row_image: IntArray
+    frames: tuple[IntArray, ...]
+    min_valid: float
+    latest: bool
+
+    @classmethod
+    def of(cls, encoder: TorchSequenceEncoder, sequence: ImageSequence) -> _SequenceTask:
+        """Task for the rows of a sequence."""
+        frames = []
+        for usable, image in zip(sequence.usable, sequence.row_image, strict=True):
+            seen = np.flatnonzero(usable)
+            frames.append(seen[np.argsort(sequence.years[image, seen], kind="stable")])
+        return cls(
+            encoder, sequence.row_image, tuple(frames), sequence.min_valid, sequence._latest_only
+        )
+
+    def __call__(self, block: Block) -> tuple[IntArray, NDArray[np.float32], int]:
+        torch = import_optional("torch", extra="torch")
+        enough = block.valid.mean(axis=(2, 3)) >= self.min_valid
+        rows = np.flatnonzero(np.isin(self.row_image, block.images))
+        position = {int(image): at for at, image in enumerate(block.images)}
+        ready = []
+        for row in rows:
+            at = position[int(self.row_image[row])]
+            seen = self.frames[row][enough[at, self.frames[row]]]
+            if not seen.size:
+                raise DataError(f"TorchSequenceEncoder: place {row} has no usable frame.")
+            seen = seen[-1:] if self.latest else seen
+            spread = np.linspace(0, seen.size - 1, self.encoder.n_frames_).round().astype(int)
+            chosen = seen[spread]
+            ready.append(self.encoder._ready(block.pixels[at, chosen], block.valid[at, chosen]))
+        return rows, self.encoder._run(torch.stack(ready)), block.n_nan
 
 
 def _fill(pixels: Any, valid: Any) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 
 from causalfair._core.logging import warn
 from causalfair._core.typing import FloatArray
-from causalfair.exceptions import IdentificationError, OverlapWarning
+from causalfair.exceptions import DataError, IdentificationError, OverlapWarning
 from causalfair.imagery._support import SupportReport, capped_odds
 from causalfair.inference import CovarianceEstimates
 from causalfair.inference.vcov import cluster_sums
 
-__all__ = ["Transport", "transport"]
+__all__ = ["Transport", "compare_transports", "transport"]
 
 LEAST_EFFECTIVE = 0.1
 LEAST_TOTAL = 0.5
@@ -147,6 +148,7 @@ def transport(
     *,
     exclude: bool,
     finite_target: bool,
+    target_cluster: Any = None,
 ) -> Transport:
     """Doubly robust average effect over target places.
 
@@ -164,6 +166,8 @@ def transport(
         Leave unsupported places out.
     finite_target : bool
         No sampling error of the target.
+    target_cluster : ndarray of shape (G,), optional
+        Blocks in which the target was sampled.
 
     Returns
     -------
@@ -173,8 +177,8 @@ def transport(
     Notes
     -----
     mean_g tau(phi_g) + (1/G) sum_i [(1 - p_i)/p_i] (W_i - e_i)/Var(W_i) (Y_i - m_i - (W_i - e_i)
-    tau_i), with weights capped at their 99th percentile. Variance: Var_g(tau)/G plus the squared
-    cluster sums of the second part over G^2.
+    tau_i), with weights capped at their 99th percentile. Variance: Var_g(tau)/G, or squared sums
+    over blocks of the target, plus the squared cluster sums of the second part over G^2.
     """
     used = report.supported if exclude else np.ones(effect.size, dtype=bool)
     if not used.any():
@@ -197,6 +201,84 @@ def transport(
     else:
         sums = cluster_sums(terms[:, None], sample.cluster[:, 0]).ravel()
         second = float((sums**2).sum()) / G**2 * sums.size / max(sums.size - 1, 1)
-    first = 0.0 if finite_target or G < 2 else float(effect[used].var(ddof=1)) / G
+    first = 0.0 if finite_target else _target_variance(effect, used, target_cluster)
     estimates = CovarianceEstimates([estimate], [[first + second]], ["target ATE"])
     return Transport(estimates, plug_in, trial, effect, report, used)
+
+
+def _target_variance(effect: FloatArray, used: Any, blocks: Any) -> float:
+    """Variance of the mean predicted effect over the target as a sample of places, or blocks."""
+    chosen = effect[used]
+    G = chosen.size
+    if blocks is None:
+        return float(chosen.var(ddof=1) / G) if G > 1 else 0.0
+    labels = np.asarray(blocks)
+    if labels.shape != effect.shape:
+        raise DataError(
+            f"ImageSequenceCATE.transport: target_cluster has shape {labels.shape} for "
+            f"{effect.size} places; give one label each."
+        )
+    codes = np.unique(labels[used], return_inverse=True)[1].ravel()
+    sums = cluster_sums((chosen - chosen.mean())[:, None], codes).ravel()
+    return float((sums**2).sum() / G**2 * sums.size / max(sums.size - 1, 1))
+
+
+def compare_transports(transports: Mapping[str, Transport], *, level: float = 0.95) -> Any:
+    """How much an answer for the same region depends on data, representation and learner.
+
+    Parameters
+    ----------
+    transports : mapping of str to Transport
+        Results of ``transport`` of several models for the same places, by name.
+    level : float, default 0.95
+        Confidence level.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a model: ``model, estimate, std_error, conf_low, conf_high, plug_in, used`` (share
+        of places in the average) and ``rank_correlation`` of its map with the first one.
+
+    Raises
+    ------
+    DataError
+        Nothing to compare, or maps of different places.
+
+    Examples
+    --------
+    >>> from causalfair.datasets import make_image_sequence_trial
+    >>> from causalfair.forest import CausalForest
+    >>> from causalfair.imagery import (
+    ...     ImageSequenceCATE, SequenceFeatures, SpectralFeatures, compare_transports)
+    >>> frame, truth = make_image_sequence_trial(150, size=12, random_state=0)
+    >>> maps = {}
+    >>> for pooling in ("last", "mean"):
+    ...     model = ImageSequenceCATE(
+    ...         SequenceFeatures(SpectralFeatures(), pooling=pooling), CausalForest(50),
+    ...         scheme="oob", random_state=1)
+    ...     model = model.fit(truth["images"], frame["y"], treatment=frame["treatment"])
+    ...     maps[pooling] = model.transport(truth["images"])
+    >>> compare_transports(maps)["model"].tolist()
+    ['last', 'mean']
+    """
+    import pandas as pd
+    from scipy.stats import spearmanr
+
+    sizes = sorted({t.effect.size for t in transports.values()})
+    if len(sizes) != 1:
+        raise DataError(
+            f"compare_transports got maps of {sizes or 'no'} places; give results for the same "
+            "places."
+        )
+    first = next(iter(transports.values())).effect
+    rows = []
+    for name, t in transports.items():
+        low, high = t.estimates_.conf_int(level)[0]
+        flat = np.ptp(first) == 0 or np.ptp(t.effect) == 0
+        rows.append(
+            {"model": name, "estimate": float(t.estimates_.estimate[0]),
+             "std_error": float(t.estimates_.std_error[0]), "conf_low": low, "conf_high": high,
+             "plug_in": t.plug_in, "used": float(np.mean(t.used)),
+             "rank_correlation": np.nan if flat else float(spearmanr(first, t.effect).statistic)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from causalfair._core.random import child_seed
 from causalfair._core.typing import FloatArray, IntArray
 
-__all__ = ["Types", "choose_types", "fit_types", "log_likelihood", "type_probabilities"]
+__all__ = ["Pull", "Types", "choose_types", "fit_types", "log_likelihood", "type_probabilities"]
 
 PENALTY = 1.0  # ridge of the type logits
 OUTCOME_RIDGE = 1e-3
@@ -70,10 +70,67 @@ def log_likelihood(types: Types, phi: FloatArray, y: FloatArray, w: FloatArray) 
     return float((top + np.log(np.exp(joint - top[:, None]).sum(axis=1))).sum())
 
 
-def _penalty(types: Types) -> float:
-    return 0.5 * PENALTY * float((types.logits[1:] ** 2).sum()) + 0.5 * OUTCOME_RIDGE * float(
-        (types.outcome[1:] ** 2).sum()
-    )
+@dataclass(frozen=True)
+class Pull:
+    """Pull of the average effect that the types imply towards the difference in means.
+
+    Attributes
+    ----------
+    strength : float
+        Subtracts ``strength * (implied - target)**2`` from the log-likelihood.
+    target : float
+        Difference in means.
+    """
+
+    strength: float
+    target: float
+
+    def loss(self, effect: FloatArray, logits: FloatArray, phi: FloatArray) -> float:
+        """What is subtracted."""
+        implied = float((type_probabilities(logits, phi) @ effect).mean())
+        return self.strength * (implied - self.target) ** 2
+
+
+def _penalty(types: Types, phi: FloatArray, pull: Pull | None) -> float:
+    ridge = 0.5 * PENALTY * float((types.logits[1:] ** 2).sum())
+    ridge += 0.5 * OUTCOME_RIDGE * float((types.outcome[1:] ** 2).sum())
+    return ridge + (0.0 if pull is None else pull.loss(types.effect, types.logits, phi))
+
+
+def _pulled(
+    types: Types, r: FloatArray, phi: FloatArray, y: FloatArray, w: FloatArray, pull: Pull
+) -> Types:
+    """Effects and logits that increase the expected log-likelihood less all penalties."""
+    from scipy.optimize import minimize
+
+    Z, K = _ones(phi), r.shape[1]
+    treated = w == 1
+    base = (y - Z @ types.outcome)[treated][:, None]
+    precision = r[treated] / types.variance[1]
+    ridge = PENALTY * np.r_[0.0, np.ones(Z.shape[1] - 1)][:, None]
+
+    def split(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        free = theta[K:].reshape(Z.shape[1], K - 1)
+        return theta[:K], np.column_stack([np.zeros(Z.shape[1]), free])
+
+    def objective(theta: FloatArray) -> tuple[float, FloatArray]:
+        effect, logits = split(theta)
+        p = type_probabilities(logits, phi)
+        gap = float((p @ effect).mean()) - pull.target
+        error = base - effect
+        value = (r * np.log(p + 1e-300)).sum() - 0.5 * (precision * error**2).sum()
+        value -= 0.5 * (ridge * logits**2).sum() + pull.strength * gap**2
+        by_effect = (precision * error).sum(axis=0) - 2 * pull.strength * gap * p.mean(axis=0)
+        away = p * (effect - (p @ effect)[:, None]) / len(p)
+        by_logits = Z.T @ (r - p - 2 * pull.strength * gap * away) - ridge * logits
+        return -value, -np.r_[by_effect, by_logits[:, 1:].ravel()]
+
+    start = np.r_[types.effect, types.logits[:, 1:].ravel()]
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 30})
+    if found.fun > objective(start)[0]:
+        return types
+    effect, logits = split(found.x)
+    return replace(types, effect=effect, logits=logits)
 
 
 def _update_logits(logits: FloatArray, Z: FloatArray, r: FloatArray) -> FloatArray:
@@ -114,14 +171,16 @@ def _update_logits(logits: FloatArray, Z: FloatArray, r: FloatArray) -> FloatArr
 
 
 def _m_step(
-    types: Types, r: FloatArray, phi: FloatArray, y: FloatArray, w: FloatArray, floor: float
-) -> Types:
+    types: Types, r: FloatArray, phi: FloatArray, y: FloatArray, w: FloatArray, floor: float, *,
+    effect: FloatArray | None = None,
+) -> Types:  # fmt: skip
     Z = _ones(phi)
     arm = w.astype(int)
     precision = r / types.variance[arm]
-    treated = w == 1
-    base = y - Z @ types.outcome
-    effect = (r[treated] * base[treated][:, None]).sum(axis=0) / r[treated].sum(axis=0)
+    if effect is None:
+        treated = w == 1
+        base = y - Z @ types.outcome
+        effect = (r[treated] * base[treated][:, None]).sum(axis=0) / r[treated].sum(axis=0)
     target = (precision * (y[:, None] - w[:, None] * effect)).sum(axis=1)
     gram = (Z * precision.sum(axis=1)[:, None]).T @ Z
     gram += np.diag(np.r_[0.0, np.full(Z.shape[1] - 1, OUTCOME_RIDGE)])
@@ -147,7 +206,9 @@ def _start(
     return Types(effect, logits, outcome, np.full((2, K), y.var()), np.zeros(0))
 
 
-def _run(types: Types, phi: FloatArray, y: FloatArray, w: FloatArray, most: int) -> Types:
+def _run(
+    types: Types, phi: FloatArray, y: FloatArray, w: FloatArray, most: int, pull: Pull | None
+) -> Types:
     floor = FLOOR * y.var()
     values: list[float] = []
     for _ in range(most):
@@ -157,8 +218,13 @@ def _run(types: Types, phi: FloatArray, y: FloatArray, w: FloatArray, most: int)
         arms = np.array([r[w == a].sum(axis=0) for a in (0, 1)])
         if arms.min() < 1e-8:  # a type nobody belongs to
             break
-        types = _m_step(types, r, phi, y, w, floor)
-        values.append(log_likelihood(types, phi, y, w) - _penalty(types))
+        if pull is None:
+            types = _m_step(types, r, phi, y, w, floor)
+        else:  # effects and logits hang together; the rest is as ever, given them
+            types = _pulled(types, r, phi, y, w, pull)
+            free = _m_step(types, r, phi, y, w, floor, effect=types.effect)
+            types = replace(free, logits=types.logits)
+        values.append(log_likelihood(types, phi, y, w) - _penalty(types, phi, pull))
         if len(values) > 1 and values[-1] - values[-2] < 1e-8 * abs(values[-2]):
             break
     return Types(types.effect, types.logits, types.outcome, types.variance, np.array(values))
@@ -166,7 +232,7 @@ def _run(types: Types, phi: FloatArray, y: FloatArray, w: FloatArray, most: int)
 
 def fit_types(
     phi: FloatArray, y: FloatArray, w: FloatArray, K: int, rng: np.random.Generator,
-    n_starts: int = 20, most: int = 500,
+    n_starts: int = 20, most: int = 500, pull: Pull | None = None,
 ) -> Types:  # fmt: skip
     """Best of several EM runs, types in ascending order of effect.
 
@@ -184,6 +250,8 @@ def fit_types(
         Runs.
     most : int
         Iterations a run.
+    pull : Pull, optional
+        Pull of the implied average effect.
 
     Returns
     -------
@@ -191,7 +259,7 @@ def fit_types(
         Parameters with the highest penalised likelihood.
     """
     runs = [
-        _run(_start(phi, y, w, K, STARTS[i % len(STARTS)], rng), phi, y, w, most)
+        _run(_start(phi, y, w, K, STARTS[i % len(STARTS)], rng), phi, y, w, most, pull)
         for i in range(n_starts if K > 1 else 1)
     ]
     best = max(runs, key=lambda run: run.objective[-1] if run.objective.size else -np.inf)

@@ -9,6 +9,7 @@ from .multiplicity import romano_wolf as romano_wolf
 from .multiplier import multiplier_draws as multiplier_draws
 from .multiplier import simultaneous_critical_value as simultaneous_critical_value
 from .spatial import conley_vcov as conley_vcov
+from .spatial import spatial_correlation_test as spatial_correlation_test
 from .spatial import spatial_errors as spatial_errors
 from .tests import HypothesisTest as HypothesisTest
 from .vcov import clustered_vcov as clustered_vcov

@@ -21,6 +21,7 @@ from causalfair.exceptions import (
     SmallSampleWarning,
 )
 from causalfair.forest import CausalForest
+from causalfair.forest._sample import EffectSample
 
 EXACT = 1e-10
 ROLES = {"treatment": "w", "covariates": ["a", "b", "c", "d"]}
@@ -48,6 +49,18 @@ def test_scores_are_the_usual_augmented_inverse_probability_weighting(fitted):
     y = m + s.y_residual
     usual = mu1 - mu0 + w / e * (y - mu1) - (1 - w) / (1 - e) * (y - mu0)
     np.testing.assert_allclose(fitted.scores_, usual, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("level", "effect"), [(0.0, 0.0), (3.0, 0.0), (3.0, -2.0)])
+def test_scores_of_constant_nuisances_average_to_the_difference_in_means(level, effect):
+    rng = np.random.default_rng(0)
+    y, w = rng.normal(size=30), np.arange(30) % 3 == 0
+    p = np.full(30, w.mean())
+    constant = np.full(30, effect)
+    sample = EffectSample(constant, y - level, w - p, p, p * (1 - p), True)
+    assert sample.scores.mean() == pytest.approx(y[w].mean() - y[~w].mean(), abs=1e-12)
+    if level == effect == 0:
+        np.testing.assert_allclose(sample.scores, w * y / p - (1 - w) * y / (1 - p))
 
 
 def test_average_is_the_mean_score_with_its_standard_error(fitted):

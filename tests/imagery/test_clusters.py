@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from causalfair.datasets import make_image_types_trial
-from causalfair.exceptions import DataError
-from causalfair.imagery import ImageClusterEffects, SequenceFeatures, SpectralFeatures
+from causalfair.exceptions import CausalFairWarning, DataError, ParameterError
+from causalfair.imagery import (
+    ImageClusterEffects,
+    ImageSequence,
+    SequenceFeatures,
+    SpectralFeatures,
+)
 from causalfair.imagery._clusters import build_model
 from causalfair.imagery._types import (
+    Pull,
     Types,
     choose_types,
     fit_types,
@@ -128,8 +134,65 @@ def test_em_on_images(places):
     assert (np.abs(model.estimates_.estimate[:2] - truth["effects"]) < 3 * error).all()
     assert np.corrcoef(model.predict(truth["images"]), truth["cate"])[0, 1] > 0.8
     assert "bootstrap samples" in str(model.summary())
+    p = model.predict_proba(truth["images"])
+    entropy = -(p * np.log(p)).sum(axis=1).mean() / np.log(2)
+    assert model.uncertainty_ == pytest.approx(entropy)
+    assert f"{entropy:.0%}" in str(model.summary())
+    rng = np.random.default_rng(0)
+    there = ImageSequence(
+        truth["images"].read(np.arange(300)).pixels, coords=rng.uniform(29, 31, (300, 2)),
+        bands=truth["images"].bands,
+    )  # fmt: skip
+    ax = model.plot_map(there)
+    np.testing.assert_allclose(ax.collections[0].get_array(), p[:, 1])
+    with pytest.raises(ParameterError, match="type_number=3; there are 2"):
+        model.plot_map(there, type_number=3)
+    with pytest.raises(DataError, match="coords"):
+        model.plot_map(truth["images"])
     with pytest.raises(DataError, match="300 units, y has 299"):
         model.fit(truth["images"], frame["y"][:-1], treatment=frame["treatment"][:-1])
+
+
+def test_a_type_without_members_is_named():
+    model = ImageClusterEffects()
+    phi = np.random.default_rng(0).normal(size=(100, 2))
+    logits = np.array([[0.0, -20.0], [0, 0], [0, 0]])
+    model.types_ = Types(np.zeros(2), logits, np.zeros(3), np.ones((2, 2)), np.zeros(0))
+    with pytest.warns(CausalFairWarning, match="degenerate type: type 2 has 0.0 members"):
+        model._judge_types(phi)
+    assert model.uncertainty_ < 1e-6
+
+
+def test_a_pull_towards_the_difference_in_means(data):
+    phi, y, w = (a[:300] for a in data)
+    shift = 1.0  # towards a value that the data do not support
+    target = y[w == 1].mean() - y[w == 0].mean() + shift
+    implied = []
+    for strength in (1e-9, 50.0, 1e5):
+        types = fit_types(
+            phi, y, w, 2, np.random.default_rng(0), n_starts=3, pull=Pull(strength, target)
+        )
+        assert (np.diff(types.objective) > -1e-7 * abs(types.objective[-1])).all()
+        implied.append((type_probabilities(types.logits, phi) @ types.effect).mean())
+    free = fit_types(phi, y, w, 2, np.random.default_rng(0), n_starts=3)
+    assert implied[0] == pytest.approx(
+        (type_probabilities(free.logits, phi) @ free.effect).mean(), abs=0.02
+    )
+    assert implied[0] < implied[1] < implied[2]
+    assert implied[2] == pytest.approx(target, abs=0.01)
+
+
+def test_the_average_of_the_types_can_be_pinned(places):
+    frame, images = places[0][:120], places[1]["images"].subset(np.arange(120))
+    roles = {"treatment": frame["treatment"]}
+    model = ImageClusterEffects(
+        representation=SequenceFeatures(SpectralFeatures()), sampler="em", draws=2, n_components=2,
+        causal_penalty=1e5, random_state=0,
+    ).fit(images, frame["y"], **roles)  # fmt: skip
+    arms = frame.groupby("treatment")["y"].mean()
+    assert model.predict(images).mean() == pytest.approx(arms[1] - arms[0], abs=0.01)
+    with pytest.raises(ParameterError, match="causal_penalty=1.0 with sampler='nutpie'"):
+        ImageClusterEffects(causal_penalty=1.0).fit(images, frame["y"], **roles)
 
 
 def test_the_number_of_types_is_chosen(data):

@@ -299,6 +299,22 @@ def test_target_of_another_time_or_sensor_is_flagged(trial, fitted):
         fitted.transport(coarse)
 
 
+def test_target_of_another_season_is_flagged(trial, spectral):
+    frame, truth = trial
+    pixels = truth["images"].read(np.arange(400)).pixels
+    june, december, all_year = (
+        ImageSequence(pixels, times=np.arange(2010, 2016) + part)
+        for part in (0.45, 0.95, np.linspace(0, 0.9, 6))
+    )
+    model = ImageSequenceCATE(spectral, CausalForest(50), scheme="oob").fit(
+        june, frame["y"], treatment=frame["treatment"]
+    )
+    with pytest.warns(CausalFairWarning, match=r"another season: 18[23] days"):
+        model.support(december)
+    model.support(all_year)
+    model.support(june)
+
+
 def test_small_folds_and_wide_features_are_named(trial, spectral):
     frame, truth = trial
     some = np.arange(40)
@@ -504,8 +520,20 @@ def test_comparison_ranks_sequence_over_image(trial):
     qini = frame[frame["metric"] == "qini"].reset_index(drop=True)
     assert (qini["p_adjusted"] >= qini["p_value"] - 0.02).all()
     assert "data_source_sequence" in set(table.factor_analysis()["term"])
+    told = table.factor_analysis({"spectral": {"log_parameters": 0.0, "pretrained": "no"}})
+    assert not told["term"].str.startswith("representation").any()
+    with pytest.raises(DataError, match=r"attributes must say the same"):
+        table.factor_analysis({"other": {"size": 3}})
+    best = frame.groupby("data_source")["r_squared"].max()
+    assert best["sequence"] > best["image"] > 0
+    ax = table.plot_spaces(metric="autoc")
+    assert [line.get_label() for line in ax.lines if line.get_marker() == "o"] == [
+        "image", "sequence"
+    ]  # fmt: skip
     assert max(map(len, str(table).splitlines())) <= 88
     assert table.plot().get_xlabel()
+    with pytest.raises(DataError, match="both spaces"):
+        table.plot_spaces(metric="auc")
     with pytest.raises(ParameterError, match="'pixels'"):
         compare_representations(truth["images"], [0], treatment=[0], spaces=("pixels",))
 

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from causalfair.exceptions import CausalFairWarning, DataError, MissingDependencyError
 from causalfair.imagery import (
     ImageSequence,
+    NeuralSequenceEffects,
     RandomConvolutionFeatures,
     SequenceFeatures,
     SpectralFeatures,
@@ -121,6 +122,20 @@ def test_permuting_places_permutes_rows_and_true_masks_change_nothing(images):
     np.testing.assert_array_equal(encoder.transform(images[order]), out[order])
     masked = ImageSequence(images, mask=np.ones(images.shape[:-1], bool))
     np.testing.assert_array_equal(encoder.transform(masked), out)
+
+
+def test_frames_with_few_whole_patches_are_missing(images):
+    mask = np.ones(images.shape[:-1], bool)
+    mask[3, 1, ::3] = False  # two thirds of the pixels are valid, and no patch of three rows
+    mask[4, 1, 5:] = False  # three rows of whole patches out of ten
+    encoder = RandomConvolutionFeatures(8, n_patches=200, random_state=0).fit(images)
+    out = encoder.transform(ImageSequence(images, mask=mask, min_valid=0.2))
+    missing = np.isnan(out).all(axis=2)
+    assert np.argwhere(missing).tolist() == [[3, 1]]
+    strict = encoder.transform(ImageSequence(images, mask=mask, min_valid=0.4))
+    assert np.argwhere(np.isnan(strict).all(axis=2)).tolist() == [[3, 1], [4, 1]]
+    spectral = SpectralFeatures().fit(images)
+    assert not np.isnan(spectral.transform(ImageSequence(images, mask=mask))).any()
 
 
 def test_seeds(images):
@@ -234,6 +249,28 @@ def test_season_finds_level_amplitude_and_slope():
     np.testing.assert_allclose(got[0], [2, 0.5, 0.1], atol=1e-5)
 
 
+def test_frames_of_one_time_of_year_have_no_season():
+    years = np.arange(-7.0, 0.0)[None] + np.linspace(0, 0.05, 7)  # every summer
+    x = 2 + 0.1 * years
+    got = pool(x[:, :, None], np.ones((1, 7), bool), years, ("season",))
+    np.testing.assert_allclose(got[0], [2, 0, 0.1], atol=1e-9)
+
+
+def test_places_without_a_season_or_a_trend_are_named():
+    rng = np.random.default_rng(0)
+    images = rng.random((5, 8, 6, 6, 2), dtype=np.float32)
+    times = 2010 + np.sort(rng.random((5, 8)) * 6, axis=1)
+    mask = np.ones(images.shape[:-1], bool)
+    mask[1, 2:] = False  # two frames: a trend, no season
+    mask[3, 1:] = False  # one frame: neither
+    features = SequenceFeatures(SpectralFeatures(), pooling=("season", "trend"))
+    with pytest.warns(CausalFairWarning, match=r"without a yearly cycle in 2 of 5 place"):
+        features.fit(ImageSequence(images, times=times, mask=mask))
+    assert features.few_frames_.tolist() == [False, False, False, True, False]
+    with pytest.warns(CausalFairWarning, match="in 5 of 5 place"):
+        SequenceFeatures(SpectralFeatures(), pooling="season").fit(images)  # no dates
+
+
 def test_concat_interpolates_missing_frames():
     t = np.array([[-3.0, -2.0, -1.0, 0.0]])
     phi = np.array([[[1.0], [9.0], [3.0], [9.0]]])
@@ -255,6 +292,9 @@ def test_attention_pools_with_weights_that_sum_to_one(panel):
 
 @pytest.mark.parametrize(
     "pooling", ["mean", "season", "concat", ("mean", "trend", "last"), "attention_random"]
+)
+@pytest.mark.filterwarnings(
+    "ignore:SequenceFeatures. pooling='season':causalfair.exceptions.CausalFairWarning"
 )
 def test_names_match_columns(images, pooling):
     for components in (None, 2, "auto"):
@@ -294,6 +334,8 @@ def test_torch_absent_names_the_extra(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"causalfair\[torch\]"):
         TorchFrameEncoder(object()).fit(images)
+    with pytest.raises(MissingDependencyError, match=r"causalfair\[torch\]"):
+        NeuralSequenceEffects().fit(images, np.zeros(12), treatment=np.arange(12) % 2)
 
 
 @pytest.mark.parametrize("shape", [(200, 30), (30, 200), (50, 50)])

@@ -15,8 +15,10 @@ from causalfair.imagery import (
     describe_land_cover,
     land_cover_shares,
     occlusion_map,
+    plot_acquisitions,
     plot_effect_map,
     plot_exemplars,
+    plot_occlusion,
 )
 
 
@@ -110,6 +112,12 @@ def test_land_cover_shares_sum_to_one():
     assert shares.columns[0] == "crop"
     known = classes[2][classes[2] != 0]
     assert shares["crop"][2] == pytest.approx((known == 1).mean())
+    years = np.stack([classes, classes[::-1], np.where(classes == 0, 1, classes)], axis=1)
+    both = land_cover_shares(years, nodata=0, names={1: "crop"})
+    now = land_cover_shares(years[:, 2], nodata=0, names={1: "crop"})
+    assert list(both.columns) == ["crop", "2", "3", "crop, change", "2, change", "3, change"]
+    np.testing.assert_allclose(both[["crop", "2", "3"]], now)
+    np.testing.assert_allclose(both["crop, change"], now["crop"] - shares["crop"])
     with pytest.raises(DataError, match="no known pixel"):
         land_cover_shares(np.zeros((2, 3, 3), int), nodata=0)
     with pytest.raises(DataError, match=r"shape \(3,\)"):
@@ -138,10 +146,20 @@ def test_land_cover_report_finds_growth(trial, fitted):
 
 def test_exemplars_are_drawn_from_the_ends(trial, fitted):
     figure = plot_exemplars(fitted, trial[1]["images"], n=2, bands=("nir", "red", "green"))
-    labels = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
-    shown = [float(label.split()[-1]) for label in labels]
-    effect = np.sort(fitted.predict())
+    labels = [ax.get_ylabel().split("\n") for ax in figure.axes if ax.get_ylabel()]
+    shown = [float(label[0].split()[-1]) for label in labels]
+    predicted = fitted.predict()
+    effect = np.sort(predicted)
     np.testing.assert_allclose(shown, [*effect[::-1][:2], effect[1], effect[0]], atol=0.006)
+    low, high = fitted.predict_interval()[predicted.argmax()]
+    assert labels[0][1] == f"[{low:.2f}, {high:.2f}]"
+    with_median = plot_exemplars(fitted, trial[1]["images"], n=3, middle=1, frames=[5])
+    titles = [float(ax.get_title().split("\n")[0].split()[-1]) for ax in with_median.axes]
+    assert len(titles) == 7
+    assert titles[3] == pytest.approx(np.median(effect), abs=0.1)
+    assert [ax.get_ylabel() for ax in with_median.axes if ax.get_ylabel()] == [
+        "largest", "median", "smallest"
+    ]  # fmt: skip
     with pytest.raises(ParameterError, match="swir1"):
         plot_exemplars(fitted, trial[1]["images"], bands=("swir1", "red", "nir"))
     with pytest.raises(DataError, match="10 units"):
@@ -169,3 +187,36 @@ def test_map_crosses_out_unsupported_places():
 def test_curve_is_drawn(fitted):
     ax = fitted.evaluate("qini").plot()
     assert ax.lines[0].get_xydata()[-1, 1] == pytest.approx(0, abs=1e-9)
+
+
+def test_acquisitions_are_drawn_by_arm(trial):
+    images = trial[1]["images"].subset(np.arange(30))
+    mask = np.ones((30, *images.shape[1:4]), bool)
+    mask[:, 2, :8] = False
+    w = np.arange(30) % 2
+    mask[w == 1, 4] = False
+    half = ImageSequence(
+        images.read(np.arange(30)).pixels, mask=mask, times=images.years, bands=images.bands
+    )
+    figure = plot_acquisitions(half, treatment=w)
+    top = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    np.testing.assert_allclose(top["treated"], [1, 1, 0.5, 1, 0, 1])
+    np.testing.assert_allclose(top["untreated"], [1, 1, 0.5, 1, 1, 1])
+    bottom = {line.get_label(): line.get_ydata() for line in figure.axes[1].lines}
+    pixels = half.read(np.arange(30)).pixels
+    assert bottom["nir"][0] == pytest.approx(pixels[:, 0, ..., 2].mean(), rel=1e-4)
+    assert bottom["nir"][4] == pytest.approx(pixels[w == 0, 4, ..., 2].mean(), rel=1e-4)
+    with pytest.raises(DataError, match="30"):
+        plot_acquisitions(half, treatment=w[:5])
+
+
+def test_occlusion_is_drawn_over_the_frame(trial, fitted):
+    images = trial[1]["images"]
+    change = occlusion_map(fitted, images, 5, window=8)
+    ax = plot_occlusion(images, 5, change)
+    assert ax.images[1].get_array().shape == (16, 16)
+    assert ax.images[1].norm.vmax == pytest.approx(np.abs(change).max())
+    with pytest.raises(DataError, match=r"shape \(3, 3\)"):
+        plot_occlusion(images, 5, np.ones((3, 3)))
+    with pytest.raises(ParameterError, match="plot_occlusion got bands="):
+        plot_occlusion(images, 5, change, bands=("swir1", "red", "nir"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -106,6 +108,20 @@ def test_land_cover_of_any_table(small):
     pd.testing.assert_frame_equal(by_array.contrast, by_polars.contrast, rtol=1e-12)
     with pytest.raises(DataError, match=r"shape \(60, 2, 1\)"):
         describe_land_cover(model, shares[..., None])
+
+
+def test_parts_of_few_clusters_do_not_repeat_the_warning(small):
+    pixels, frame = small
+    w = np.arange(60) % 2
+    model = ImageSequenceCATE(SPECTRAL, CausalForest(50), n_folds=3, random_state=0)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model.fit(pixels, frame["y"], treatment=w, cluster=np.arange(60) // 2)
+        assert [x for x in seen if "clusters" in str(x.message)] == []
+        model.set_params(n_folds=5).fit(pixels, frame["y"], treatment=w, cluster=np.arange(60) // 3)
+        with pytest.raises(IdentificationError, match="4 clusters to evaluate a ranking on"):
+            model.evaluate()
+    assert len([x for x in seen if "Only 20 clusters" in str(x.message)]) == 1  # of the whole
 
 
 def test_units_that_are_not_there(small):

@@ -13,6 +13,7 @@ from causalfair.imagery import (
     ImageSequenceCATE,
     SequenceFeatures,
     SpectralFeatures,
+    compare_transports,
     placebo_transport,
 )
 from causalfair.inference import spatial_errors, wild_cluster_test
@@ -122,3 +123,66 @@ def test_files_that_cannot_be_read(tmp_path):
     np.save(tmp_path / "b.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(DataError, match="not an array of numbers"):
         ImageSequence.from_npy(tmp_path)
+
+
+def test_dense_places_of_a_block_are_not_independent_draws():
+    frame, truth = make_image_sequence_trial(150, n_frames=3, size=8, random_state=0)
+    fitted = ImageSequenceCATE(
+        SequenceFeatures(SpectralFeatures()), CausalForest(100), scheme="oob", random_state=0
+    ).fit(truth["images"], frame["y"], treatment=frame["treatment"], propensity=0.5)
+    images = truth["images"]
+    options = {"unsupported": "ignore"}
+    alone, finite = fitted.transport(images, **options), fitted.transport(
+        images, finite_target=True, **options
+    )  # fmt: skip
+    effect = alone.effect
+    block = np.argsort(np.argsort(effect)) // 15  # places of a block are alike
+    blocks = fitted.transport(images, target_cluster=block, **options)
+    second = finite.estimates_.vcov[0, 0]
+    assert alone.estimates_.vcov[0, 0] - second == pytest.approx(effect.var(ddof=1) / 150)
+    sums = np.bincount(block, weights=effect - effect.mean())
+    want = (sums**2).sum() / 150**2 * 10 / 9
+    assert blocks.estimates_.vcov[0, 0] - second == pytest.approx(want)
+    each = fitted.transport(images, target_cluster=np.arange(150), **options)
+    assert each.estimates_.vcov[0, 0] == pytest.approx(alone.estimates_.vcov[0, 0])
+    with pytest.raises(DataError, match=r"target_cluster has shape \(3,\) for 150 places"):
+        fitted.transport(images, target_cluster=[1, 2, 3])
+    table = compare_transports({"a": alone, "b": blocks})
+    assert table["rank_correlation"].tolist() == pytest.approx([1, 1])
+    assert table["std_error"][1] > table["std_error"][0]
+    with pytest.raises(DataError, match=r"maps of \[149, 150\] places"):
+        compare_transports(
+            {"a": alone, "b": fitted.transport(images.subset(np.arange(149)), **options)}
+        )
+
+
+def test_effect_carried_to_a_shifted_population():
+    """x ~ N(0, 1), P(S = 1 | x) = 1 / (1 + exp(-x / 2)), effect 1 + x: .7640 outside, 1.2360 inside."""
+    from scipy.special import expit
+
+    from causalfair.forest._sample import EffectSample
+    from causalfair.imagery._support import SupportReport
+    from causalfair.imagery._transport import transport
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400_000)
+    inside = rng.random(x.size) < expit(x / 2)
+    xi, target = x[inside], x[~inside]
+    w = rng.random(xi.size) < 0.5
+    noise = rng.normal(size=xi.size)
+    y = w * (1 + xi) + noise
+    flat = np.ones(xi.size)  # a model that knows the average effect in the trial only
+    tau, e = np.full(xi.size, 1.2360), 0.5 * flat
+    m = 0.5 * tau
+    sample = EffectSample(tau, y - m, w - e, e, e * (1 - e), True)
+    everywhere = np.ones(target.size)
+    report = SupportReport(everywhere, 0 * target, 0 * target, expit(xi / 2), 0.5, 1.0, 1.0)
+    got = transport(sample, np.full(target.size, 1.2360), report, None, exclude=True,
+                    finite_target=False)  # fmt: skip
+    assert got.plug_in == pytest.approx(1.2360)
+    error = got.estimates_.std_error[0]
+    assert error < 0.01
+    # Capping the weights at their 99th percentile moves the answer a little towards the trial.
+    assert got.estimates_.estimate[0] == pytest.approx(0.7640, abs=3 * error + 0.02)
+    assert (1 + xi).mean() == pytest.approx(1.2360, abs=0.008)
+    assert (1 + target).mean() == pytest.approx(0.7640, abs=0.008)

@@ -187,7 +187,7 @@ def test_what_a_worker_is_sent_is_small_and_enough(pixels):
 
     encoder = RandomConvolutionFeatures(8, n_patches=200, random_state=0).fit(pixels)
     sequence = ImageSequence(da.from_array(pixels, chunks=(2, 3, 9, 8, 2)))
-    sent = pickle.dumps((partial(_features, encoder, 0.2), sequence._decoder()))
+    sent = pickle.dumps((partial(_features, encoder, 0.2), sequence._decoder(), False))
     assert len(sent) < 5_000
     part = (np.array([2, 3]), slice(0, 3))
     got, n_nan = _decode_and_do(pickle.loads(sent), pixels[[2, 3]], None, *part)

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from causalfair.datasets import make_image_sequence_trial  # noqa: E402
-from causalfair.exceptions import DataError, ParameterError  # noqa: E402
+from causalfair.exceptions import CausalFairWarning, DataError, ParameterError  # noqa: E402
 from causalfair.forest import CausalForest  # noqa: E402
 from causalfair.imagery import (  # noqa: E402
     ImageSequence,
@@ -122,6 +122,76 @@ def test_sequences_go_in_whole_and_missing_frames_are_skipped(images):
     mask[4] = False
     with pytest.raises(DataError, match="place 4 has no usable frame"):
         encoder.transform(ImageSequence(images, mask=mask))
+
+
+class Mixer(torch.nn.Module):
+    """Sees all frames at once."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(12, 5, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x.flatten(1, 2))).mean(dim=(2, 3))
+
+
+def test_sequences_of_a_dask_array_are_read_block_by_block_where_dask_runs(images):
+    da = pytest.importorskip("dask.array")
+    dask = pytest.importorskip("dask")
+    reads = []
+
+    def read(block, block_info=None):
+        reads.append(block_info[0]["chunk-location"][0])
+        return block
+
+    pixels = np.repeat(images, 3, axis=0)[:, [0, 1, 2, 0]]
+    mask = np.random.default_rng(0).random(pixels.shape[:-1]) > 0.1
+    mask[5, 2] = False
+    when = {"times": np.arange(4.0), "image_of_unit": np.r_[0:27, 3, 3],
+            "baseline": np.r_[np.full(27, 4.0), 2.5, 4.0], "on_post": "drop"}  # fmt: skip
+    limit = {"memory_limit": 4 * 4 * 10 * 10 * 3 * 4 * 3}  # four places
+    with pytest.warns(CausalFairWarning, match="on or after the baseline"):
+        plain = ImageSequence(pixels, mask=mask, **when, **limit)
+    lazy = da.from_array(pixels, chunks=(5, 2, 10, 4, 3)).map_blocks(read, dtype=np.float32)
+    with pytest.warns(CausalFairWarning, match="on or after the baseline"):
+        there = ImageSequence(
+            lazy, mask=da.from_array(mask, chunks=(4, 4, 10, 10)), **when, **limit
+        )
+    encoder = TorchSequenceEncoder(Mixer(), batch_size=3).fit(plain)
+    want = encoder.transform(plain)
+    assert want.shape == (28, 5)
+    assert not np.array_equal(want[3], want[4])  # image 3 before 2.5, and before 4
+    with dask.config.set(scheduler="synchronous"):
+        reads.clear()
+        np.testing.assert_array_equal(encoder.transform(there), want)
+    assert len(reads) > 6 * 3  # a graph a block: nothing is read as a whole
+    assert set(reads) == set(range(6))
+
+
+def test_a_place_larger_than_the_memory_limit_is_refused(images):
+    encoder = TorchSequenceEncoder(Mixer()).fit(np.concatenate([images, images[:, :1]], axis=1))
+    small = ImageSequence(np.concatenate([images, images[:, :1]], axis=1), memory_limit=8000)
+    with pytest.raises(ParameterError, match="one place needs"):
+        encoder.transform(small)
+
+
+def test_networks_keep_their_threads(images):
+    seen = []
+
+    class Threads(torch.nn.Module):
+        def forward(self, x):
+            seen.append(torch.get_num_threads())
+            return x.mean(dim=(-1, -2)).flatten(1)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        SequenceFeatures(TorchFrameEncoder(Threads())).fit(images).transform(images)
+        TorchSequenceEncoder(Threads()).fit(images).transform(images)
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {2}
 
 
 def test_a_sequence_encoder_serves_the_estimator():

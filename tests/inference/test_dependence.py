@@ -13,6 +13,7 @@ from causalfair.inference import (
     InfluenceEstimates,
     clustered_vcov,
     conley_vcov,
+    spatial_correlation_test,
     spatial_errors,
     wild_cluster_test,
 )
@@ -148,3 +149,52 @@ def test_wild_refusals():
     ways = InfluenceEstimates([0.0], y - 1.5, ["a"], cluster=[[0, 0], [0, 1], [1, 0], [1, 1]])
     with pytest.raises(DataError, match="one way of clustering"):
         wild_cluster_test(ways)
+
+
+def test_moran_is_its_definition():
+    rng = np.random.default_rng(0)
+    coords = np.column_stack([rng.uniform(30, 31, 40), rng.uniform(0, 1, 40)])
+    value = rng.normal(size=40)
+    z = value - value.mean()
+    distance = np.array([[haversine(p, q) for q in coords] for p in coords])
+    near = (distance <= 30) & ~np.eye(40, dtype=bool)
+    want = 40 / near.sum() * (z @ near @ z) / (z @ z)
+    test = spatial_correlation_test(value, coords, cutoff_km=30, random_state=0)
+    assert test.statistic == pytest.approx(want, rel=1e-9)
+    doubled = spatial_correlation_test(
+        np.repeat(value, 2) + np.tile([0.1, -0.1], 40), np.repeat(coords, 2, axis=0), cutoff_km=30,
+        random_state=0,
+    )  # fmt: skip
+    assert doubled.statistic == pytest.approx(want, rel=1e-9)  # rows of a place are averaged
+    assert "I = " in str(test)
+
+
+def test_moran_holds_its_level_and_sees_a_field():
+    rng = np.random.default_rng(1)
+    coords = np.column_stack([rng.uniform(30, 31, 80), rng.uniform(0, 1, 80)])
+    p = [
+        spatial_correlation_test(
+            rng.normal(size=80), coords, cutoff_km=25, n_draws=99, random_state=r
+        ).p_value
+        for r in range(120)
+    ]
+    assert np.mean(np.array(p) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
+    field = np.sin(6 * coords[:, 0]) + 0.5 * rng.normal(size=80)
+    assert spatial_correlation_test(field, coords, cutoff_km=25, random_state=0).p_value < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"cutoff_km": 0}, ParameterError, "cutoff_km=0 must be positive"),
+        ({"cutoff_km": 1e-6}, DataError, "no two places are closer"),
+        ({"values": np.ones(4)}, DataError, "values do not vary"),
+        ({"coords": np.ones((3, 2))}, DataError, r"coords of shape \(3, 2\) for 4 rows"),
+        ({"n_draws": 5}, ParameterError, "n_draws=5"),
+    ],
+)
+def test_moran_refuses(change, error, match):
+    given = {"values": np.arange(4.0), "coords": [[0, 0], [1, 0], [2, 0], [3, 0.0]],
+             "cutoff_km": 200.0}  # fmt: skip
+    with pytest.raises(error, match=match):
+        spatial_correlation_test(**given | change)

@@ -14,7 +14,13 @@ from scipy.stats import binom
 from validation._tables import Table, run
 
 from causalfair.datasets import make_cluster_trial, make_heterogeneous_effects
-from causalfair.forest import CausalForest, rank_average_treatment_effect, validate_ranking
+from causalfair.forest import (
+    CausalForest,
+    group_average_effects,
+    randomization_test,
+    rank_average_treatment_effect,
+    validate_ranking,
+)
 
 RATES = {"autoc": 0.90319, "qini": 0.28209479}  # of a standard normal effect ranked perfectly
 
@@ -174,11 +180,48 @@ def rate_size(replications: int) -> Iterator[dict]:
             }
 
 
+def heterogeneity_tests(replications: int) -> Iterator[dict]:
+    """Share of 5 % tests of one effect for all that reject, with and without heterogeneity."""
+    for design, clusters, size in (("200 units", 200, 1), ("24 clusters of 10", 24, 10)):
+        for name, strength in (("one effect", 0.0), ("effects differ", 0.6)):
+            rejected: dict[str, list[bool]] = {}
+            for seed in range(replications):
+                for test, p in p_values(clusters, size, strength, seed).items():
+                    rejected.setdefault(test, []).append(p < 0.05)
+            for test, hits in rejected.items():
+                yield {"data": f"{design}, {name}", "test": test, "rejections": np.mean(hits)}
+
+
+def p_values(clusters: int, size: int, strength: float, seed: int) -> dict[str, float]:
+    """P-values of tests that use a covariate of the cluster as a fixed priority."""
+    rng = np.random.default_rng([4, seed])
+    site = np.repeat(np.arange(clusters), size)
+    x = rng.normal(size=clusters)[site]
+    w = rng.permutation(np.arange(clusters) % 2)[site].astype(float)
+    shared = 0.5 * rng.normal(size=clusters)[site] if size > 1 else 0.0
+    y = 0.5 * x + w * (1 + strength * x) + shared + rng.normal(size=site.size)
+    whole = {"cluster": site} if size > 1 else {}
+    given = {"treatment": w, "n_draws": 199, "random_state": seed}
+    scores = 4 * (w - 0.5) * (y - y.mean())
+    groups = group_average_effects(x, scores, n_groups=3, **whole)
+    out = {
+        "randomisation, QINI": randomization_test(x, y, **given, **whole).p_value,
+        "randomisation, R-loss": randomization_test(
+            x, y, statistic="loss", **given, **whole
+        ).p_value,
+        "highest less lowest third": groups.estimates_.p_value()[-1],
+    }
+    if size > 1:
+        out["randomisation, clusters ignored"] = randomization_test(x, y, **given).p_value
+    return out
+
+
 TABLES = {
     "forest_rate_coverage": Table(rate_coverage, 500, 100),
     "forest_rate_size": Table(rate_size, 4000, 400),
     "forest_average_coverage": Table(average_coverage, 200, 40),
     "forest_ranking_tests": Table(ranking_tests, 200, 30),
+    "forest_heterogeneity_tests": Table(heterogeneity_tests, 1000, 100),
 }
 
 
