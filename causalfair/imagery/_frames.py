@@ -72,9 +72,8 @@ class FrameEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_schema(self, sequence, f"{type(self).__name__}.transform")
         n, frames = sequence.shape[:2]
         out = np.full((n, frames, len(self.get_feature_names_out())), np.nan, dtype=np.float32)
-        with threads_of(
-            self._own_threads
-        ):  # once, not a block: looking for thread pools takes milliseconds
+        # Once, not a block: looking for thread pools takes milliseconds.
+        with threads_of(self._own_threads):
             for numbers, when, values in stream_features(self, sequence, n_jobs=self.n_jobs):
                 out[numbers, when] = values
         return out[:, 0] if sequence._single else out

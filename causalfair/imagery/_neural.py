@@ -26,7 +26,7 @@ from causalfair.imagery._frames import FrameEncoder, check_schema
 from causalfair.imagery._neural_net import Frames, Settings, Trained, train_network
 from causalfair.imagery._pooling import latest_frame, seen_frames
 from causalfair.imagery._sequence import ImageSequence, as_sequence
-from causalfair.imagery._spatial import spatial_groups
+from causalfair.imagery._spatial import image_groups, spatial_groups
 from causalfair.imagery._spectral import SpectralFeatures
 
 __all__ = ["NeuralSequenceEffects"]
@@ -226,7 +226,7 @@ class NeuralSequenceEffects(EffectModel):
             )
         root = root_seed(self.random_state)
         frames = self._frames(sequence, root)
-        groups = problem.cluster
+        groups = image_groups(sequence, problem.cluster, problem.n)
         if self.spatial_folds:
             groups = spatial_groups(sequence, groups, problem.n)
         folds, both = self._cross_fit(frames, sequence.row_of_unit, problem, e, groups, root)

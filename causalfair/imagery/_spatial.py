@@ -12,7 +12,7 @@ from causalfair.exceptions import CausalFairWarning
 from causalfair.imagery._sequence import ImageSequence
 from causalfair.inference.spatial import unit_vectors
 
-__all__ = ["overlap_components", "spatial_groups"]
+__all__ = ["image_groups", "overlap_components", "spatial_groups"]
 
 EARTH = 6_371_000.0
 GIANT = 0.5
@@ -29,6 +29,14 @@ def overlap_components(coords: FloatArray, width: float) -> IntArray:
     n = len(coords)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
+
+
+def image_groups(sequence: ImageSequence, groups: IntArray | None, n: int) -> Any:
+    """Groups for folds: clusters joined by shared images; None where nothing is shared."""
+    units = np.unique(sequence.image_of_unit, return_inverse=True)[1].ravel()
+    if units.max() + 1 == n:
+        return groups
+    return units if groups is None else _join_partitions(units, groups, n)
 
 
 def spatial_groups(sequence: ImageSequence, groups: IntArray | None, n: int) -> Any:

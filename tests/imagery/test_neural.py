@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from causalfair.datasets import make_image_sequence_trial  # noqa: E402
 from causalfair.exceptions import (  # noqa: E402
+    CausalFairWarning,
     DataError,
     IdentificationError,
 )
@@ -211,6 +212,11 @@ def test_missing_frames_and_shared_images(small):
     assert (folds[:, 0] == folds[:, 1]).all()
     assert (pairs.predict().reshape(30, 2) == pairs.predict()[::2, None]).all()
     assert pairs.estimates_.cluster is not None
+    with pytest.warns(CausalFairWarning, match="60 units share 30 images"):
+        apart = tiny(small, images=shared, treatment=np.arange(60) % 2, individual=True)
+    folds = apart._folds.reshape(30, 2)
+    assert (folds[:, 0] == folds[:, 1]).all()
+    assert apart.estimates_.cluster is None
 
 
 def test_other_encoders(small):
