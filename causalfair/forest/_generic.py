@@ -141,6 +141,7 @@ class GenericInference:
         matplotlib.axes.Axes
             The axes drawn on.
         """
+        from causalfair.forest._plots import legend_above
         from causalfair.reporting.plot import new_axes
 
         ax = new_axes(ax)
@@ -156,7 +157,7 @@ class GenericInference:
         ax.set_xlabel("group, lowest to highest predicted effect")
         ax.set_ylabel("average effect")
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False)
+        legend_above(ax)
         return ax
 
 

@@ -75,7 +75,7 @@ def groups_plot(groups: Any, *, ax: Any = None, level: float = 0.95) -> Any:
     ax.set_xlabel("group, lowest to highest priority")
     ax.set_ylabel("average effect")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    legend_above(ax)
     return ax
 
 
@@ -96,3 +96,8 @@ def calibration_plot(groups: Any, *, ax: Any = None, level: float = 0.95) -> Any
     ax.set_ylabel(f"estimated effect, {level:.0%} interval")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def legend_above(ax: Any) -> None:
+    """Put the legend where no interval can reach it."""
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0)
