@@ -21,7 +21,7 @@ from causalfair.exceptions import (
 from causalfair.inference import DrawEstimates
 from causalfair.risk import _checks, _policy
 from causalfair.risk._constraints import read_expertise, read_prevalence
-from causalfair.risk._data import level_codes, read_rows
+from causalfair.risk._data import level_codes, read_rows, warn_of_separation
 from causalfair.risk._design import fit_design
 from causalfair.risk._exact import maximum_likelihood
 from causalfair.risk._mode import Mode
@@ -34,9 +34,9 @@ from causalfair.risk._posterior import (
     mean_risks,
     natural_terms,
     risk_draws,
-    robust_draws,
 )
 from causalfair.risk._reports import RiskReports
+from causalfair.risk._robust import robust_draws
 
 if TYPE_CHECKING:
     from causalfair._core.typing import FloatArray
@@ -64,8 +64,10 @@ class DomainConstrainedRisk(RiskReports):
     prevalence : float or mapping of group to float, optional
         Known mean risk, of everybody or of groups.
     prevalence_sd : float or mapping of group to float, optional
-        Its standard error, required with ``prevalence``: a wrong prevalence held tightly is worse
-        than none. Zero is allowed for ``sampler="ml"``.
+        Its standard error, as a statement about the mean risk of these rows, required with
+        ``prevalence``: a wrong prevalence held tightly is worse than none. Of a population from
+        which n rows are a sample, add up to ``p (1 - p) / n`` to its square. Zero is allowed for
+        ``sampler="ml"``.
     expertise : list of str or mapping of str to float, optional
         Features along which testing may deviate from risk; along all others it follows risk. The
         intercept is always free. A mapping gives each deviation its own prior standard deviation.
@@ -253,6 +255,7 @@ class DomainConstrainedRisk(RiskReports):
             decision_maker=decision_maker, row_kind=row_kind, cluster=cluster,
             sample_weight=sample_weight,
         )  # fmt: skip
+        warn_of_separation(rows, owner)
         priors = self._priors(owner)
         root = root_seed(self.random_state)
         design = fit_design(rows.data, rows.weight, owner=owner)
@@ -269,9 +272,7 @@ class DomainConstrainedRisk(RiskReports):
         units = self._units(rows)
         Z = design.standardise(rows.data.matrix())
         problem = build_problem(rows, self.layout_, law, prevalence, priors, Z, merge=units is None)
-        posterior = self._draw(problem, root, owner)
-        if units is not None and self.sampler != "ml":
-            posterior = robust_draws(posterior, units)
+        posterior = self._draw(problem, units, root, owner)
         self._store(posterior, priors, root, owner)
         self._finish(rows.data, seed=root)
         self.n_obs_ = rows.n_rows
@@ -315,15 +316,16 @@ class DomainConstrainedRisk(RiskReports):
         weighted = data.sample_weight is not None and rows.n == rows.n_rows
         return np.arange(rows.n) if weighted and np.ptp(rows.weight) > 0 else None
 
-    def _draw(self, problem: Any, root: Any, owner: str) -> Posterior:
+    def _draw(self, problem: Any, units: Any, root: Any, owner: str) -> Posterior:
         if self.sampler != "ml":
-            return draw_posterior(problem, self, root, owner=owner)
+            posterior = draw_posterior(problem, self, root, owner=owner)
+            return posterior if units is None else robust_draws(posterior, units)
         if problem.n_pools:
             raise ParameterError(
                 f'{owner}: sampler="ml" has no priors, and groups and decision makers are pooled '
                 'by one. Use sampler="laplace", or give indicators of the groups as covariates.'
             )
-        found = maximum_likelihood(problem, owner=owner)
+        found = maximum_likelihood(problem, units=units, owner=owner)
         values, vectors = np.linalg.eigh(found.covariance)
         factor = vectors * np.sqrt(np.maximum(values, 0.0))
         normal = generator(root, ML_STREAM).normal(size=(self.draws, len(found.theta)))
@@ -361,6 +363,8 @@ class DomainConstrainedRisk(RiskReports):
         findings = _checks.sampling_findings(posterior, self.sampler)
         findings += _checks.predictive_findings(self._predictive)
         findings += _checks.overlap_findings(problem, draws, priors)
+        if problem.law.sigma is None and self.sampler != "ml":
+            findings.append(_checks.prior_finding(draws, mean, priors["sigma"]))
         findings += _checks.conflict_findings(self.conflicts_)
         findings.append(_checks.spread_finding(mean))
         self._findings = tuple(findings)

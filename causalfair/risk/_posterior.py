@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from causalfair._core.logging import warn
 from causalfair._core.random import generator, int_seed
 from causalfair.exceptions import ConvergenceWarning
-from causalfair.risk._conditional import hessian
 from causalfair.risk._mode import Mode, find_mode, normal_draws
 from causalfair.risk._nested import MAX_PARETO_K, resampled_draws
 
@@ -68,6 +67,7 @@ def draw_posterior(problem: Problem, settings: Any, root: Any, *, owner: str) ->
                 f'most {MAX_PARETO_K}). Use sampler="nutpie".',
                 ConvergenceWarning,
             )
+        _check_quadrature(mode.problem, drawn.draws, owner)
         return Posterior(mode, drawn.draws[None], None, drawn.pareto_k, {})
     return _draw_nuts(mode, settings, root, owner)
 
@@ -173,25 +173,3 @@ def mean_risks(problem: Problem, draws: Natural, member: IntArray, n_groups: int
             inside = weight * (member == g)
             out[part, g] = risk @ inside / inside.sum()
     return out
-
-
-def robust_draws(posterior: Posterior, units: IntArray) -> Posterior:
-    """Stretch the draws so that their covariance allows for clusters or sampling weights.
-
-    The covariance becomes H^-1 V H^-1 with V the sum of squared scores of the units (and the
-    information of priors and constraints); draws keep their mean (Williams and Savitsky 2021).
-    """
-    problem, theta = posterior.mode.problem, posterior.mode.theta
-    likelihood = problem.without_prior().without_prevalence()
-    information = np.linalg.inv(posterior.mode.covariance)
-    meat = information + hessian(likelihood.value_and_gradient, theta)
-    row_keys = ("X", "W", "code", "weight", "prev_group", "prev_weight")
-    order = np.argsort(units, kind="stable")
-    for unit in np.split(order, np.flatnonzero(np.diff(units[order])) + 1):
-        part = {k: np.ascontiguousarray(problem.arrays[k][unit]) for k in row_keys}
-        score = likelihood.replaced(**part).value_and_gradient(theta)[1]
-        meat += np.outer(score, score)
-    sandwich = posterior.mode.covariance @ meat @ posterior.mode.covariance
-    stretch = np.linalg.cholesky(sandwich) @ np.linalg.inv(posterior.mode.factor)
-    centre = posterior.flat().mean(axis=0)
-    return replace(posterior, theta=centre + (posterior.theta - centre) @ stretch.T)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy.special import expit
+from scipy.special import expit, log_expit
 
 from causalfair.datasets import make_selective_labels
 from causalfair.exceptions import (
@@ -173,10 +173,16 @@ def test_cells_of_the_native_posterior_hold_their_weight():
     total = native["log_likelihood"]["cell"].values.sum(axis=-1)[0]
     assert model.loglik_ - 15 < total.min()
     assert total.max() <= model.loglik_
-    apart = fit(frame, **options, roles={"cluster": np.arange(100)}).posterior_
-    rows = apart["log_likelihood"]["cell"].values[0]
+    apart = fit(frame, **options, roles={"cluster": np.arange(100)})
+    rows = apart.posterior_["log_likelihood"]["cell"].values[0]
     assert rows.shape == (50, 100)
-    np.testing.assert_allclose(rows.sum(axis=-1), total, rtol=1e-4)
+    draw = dict(zip(apart.estimates_.names, apart.estimates_.draws.T, strict=True))
+    x, tested, y = (frame[name].to_numpy() for name in ("x", "tested", "y"))
+    risk = draw["risk:intercept"][:, None] + draw["risk:x"][:, None] * x
+    score = risk + draw["testing:intercept"][:, None] + draw["testing:x"][:, None] * x
+    decision = log_expit(np.where(tested == 1, score, -score))
+    outcome = np.where(tested == 1, log_expit(np.where(y == 1, risk, -risk)), 0.0)
+    np.testing.assert_allclose(rows, decision + outcome, atol=1e-8)
 
 
 @pytest.mark.slow
@@ -438,6 +444,42 @@ def test_doubled_rows_in_clusters_are_no_news(labels):
     )
 
 
+def newton_logit(X, y, cluster):
+    """Coefficients and their clustered sandwich covariance."""
+    beta = logistic(X, y)
+    p = expit(X @ beta)
+    bread = np.linalg.inv((X * (p * (1 - p))[:, None]).T @ X)
+    scores = np.array([np.bincount(cluster, x * (y - p)) for x in X.T])
+    return beta, bread @ scores @ scores.T @ bread
+
+
+def test_clusters_widen_maximum_likelihood_to_the_sandwich(labels):
+    """Without an unobservable the risk is the logistic regression of the tested."""
+    frame, _ = labels
+    cluster = np.repeat(np.arange(300), 5)
+    settings = {"sampler": "ml", "unobservables": "none", "draws": 20000}
+    est = fit(frame, **settings, roles={"cluster": cluster}).estimates_
+    seen = frame["tested"].to_numpy() == 1
+    X = np.column_stack([np.ones(len(frame)), frame[COLUMNS]])[seen]
+    _, vcov = newton_logit(X, frame["y"].to_numpy()[seen], cluster[seen])
+    names = [f"risk:{name}" for name in ("intercept", *COLUMNS)]
+    # 20,000 draws know a standard error to half a percent.
+    np.testing.assert_allclose(est[names].std_error, np.sqrt(np.diag(vcov)), rtol=0.02)
+
+
+def test_clusters_and_a_prevalence_held_exactly(labels):
+    frame, truth = labels
+    known = {"prevalence": truth["prevalence"], "prevalence_sd": 0.0, "sampler": "ml"}
+    double = pd.concat([frame, frame], ignore_index=True)
+    cluster = np.tile(np.arange(len(frame)), 2)
+    k = [f"risk:{name}" for name in COLUMNS]
+    robust = fit(double, **known, draws=4000, roles={"cluster": cluster}).estimates_
+    plain = fit(double, **known, draws=4000).estimates_
+    ratio = robust[k].std_error / plain[k].std_error
+    np.testing.assert_allclose(ratio, np.sqrt(2), rtol=0.1)
+    assert robust["prevalence"].std_error[0] < 1e-3
+
+
 def test_whole_weights_are_repeated_rows_in_the_point_estimate(labels):
     frame, _ = labels
     part = frame.iloc[:600]
@@ -578,6 +620,30 @@ def test_testing_of_low_risks_is_suspected(labels):
     frame, _ = labels
     with pytest.warns(CausalFairWarning, match="recode the outcome"):
         fit(frame.assign(y=1 - frame["y"]), prevalence=0.72, prevalence_sd=0.05)
+
+
+def test_a_covariate_that_separates_decisions_is_named(labels):
+    frame, _ = labels
+    with pytest.warns(WeakIdentificationWarning, match="letter separate the tested"):
+        fit(frame.assign(letter=frame["tested"]), covariates=["x1", "letter"])
+    # Everybody with the letter was tested, and some without it.
+    some = frame["tested"] * (np.arange(len(frame)) % 2)
+    with pytest.warns(WeakIdentificationWarning, match="letter separate the tested"):
+        fit(frame.assign(letter=some), covariates=["x1", "letter"])
+
+
+def test_prior_of_sigma_is_varied_by_weighting(labels, quick, constrained):
+    frame, _ = labels
+    row = quick.check().to_frame().set_index("check").loc["prior of sigma"]
+    found = [float(part) for part in row["value"].split() if part.startswith("0.")]
+    for value, scale in zip(found, (1.5, 6.0), strict=True):
+        other = DomainConstrainedRisk(
+            sampler="laplace", draws=2000, priors={"sigma": scale}, **constrained
+        ).fit(frame, "y", tested="tested", covariates=COLUMNS)
+        again = other.estimates_["prevalence"]
+        # Weighted and fresh draws, about 500 and 1,000 effective ones; three printed digits.
+        error = again.std_error[0] * np.sqrt(1 / 500 + 1 / 1000)
+        assert abs(value - again.estimate[0]) < 4 * error + 5e-4
 
 
 def test_soft_expertise_lies_between_free_and_tied(labels):
