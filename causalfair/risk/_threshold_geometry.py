@@ -16,6 +16,7 @@ from causalfair.risk._threshold_model import ThresholdModel
 __all__ = ["CELL_NAMES", "Whitening", "posterior_mode", "whiten", "whitened_posterior"]
 
 CELL_NAMES = ("cell_threshold", "search_rate", "hit_rate")
+EFFECTS = ("guilt", "signal")
 Gradient = Callable[[FloatArray], FloatArray]
 STEP = 1e-4
 N_PAIRS, MAX_ROUNDS, MAX_STEP, CLOSE = 2, 15, 2.0, 0.15
@@ -49,8 +50,8 @@ class Whitening:
         The mode.
     root : (n_shared, n_shared) array
         Root of the covariance of what is shared.
-    gain : (n_places, 4 n_groups + 2, m) array
-        Shift of a place's coordinates by what it shares: with its groups, and with its region
+    gain : (n_places, n_common + 2, m) array
+        Shift of a place's coordinates by what it shares: with all places, and with its region
         (no such columns without regions).
     factor : (n_places, m, m) array
         Cholesky factors of the places' conditional covariances.
@@ -98,15 +99,15 @@ def _curvature(gradient: Gradient, model: ThresholdModel, x: FloatArray) -> Floa
 
 def _arrow(model: ThresholdModel, centre: FloatArray, curvature: FloatArray) -> Whitening:
     """Whitening by a block-arrow precision."""
-    k, r, g = model.n_shared, len(model.cells.groups), len(model.cells.regions)
+    k, common, g = model.n_shared, model.n_common, len(model.cells.regions)
     blocks, m = _blocks(model), len(curvature) - k
-    gain = np.zeros((len(blocks), 4 * r + (2 if g else 0), m))
+    gain = np.zeros((len(blocks), common + (2 if g else 0), m))
     factor = np.zeros((len(blocks), m, m))
     left = curvature[:k, :k].copy()
     for d, block in enumerate(blocks):
-        columns = np.arange(4 * r)
+        columns = np.arange(common)
         if model.cells.region is not None:
-            at = 4 * r + model.cells.region[d]
+            at = common + model.cells.region[d]
             columns = np.append(columns, [at, at + g])
         size = block.stop - block.start
         root = _inverse_root(curvature[k : k + size, block])
@@ -136,7 +137,7 @@ def whiten(model: ThresholdModel, mode: FloatArray) -> Whitening:
     """
     from causalfair.risk._kernels_threshold import threshold_coordinates, threshold_whitened
 
-    n_groups, first, _, region = model.layout
+    *_, first, _, region = model.layout
     half = np.random.default_rng(0).standard_normal((N_PAIRS, model.n_dim))
     points = np.concatenate([half, -half])
     found = _arrow(model, mode, _curvature(lambda x: model.marginal(x)[1], model, mode))
@@ -146,7 +147,7 @@ def whiten(model: ThresholdModel, mode: FloatArray) -> Whitening:
         # Newton's step, since the precision is one; the first ones start far from the mass.
         step = np.clip(np.mean(steps, axis=0), -MAX_STEP, MAX_STEP)
         places = [
-            threshold_coordinates(z, *linear, n_groups, first, region)
+            threshold_coordinates(z, *linear, model.n_common, first, region)
             for z in [step, *(step + points)]
         ]
         curvature = np.mean(
@@ -168,7 +169,7 @@ def whitened_posterior(model: ThresholdModel, whitening: Whitening) -> Posterior
     from causalfair.risk._kernels_threshold import threshold_coordinates, threshold_whitened
 
     beta, data, linear = model.beta, model.arrays, whitening.arrays
-    n_groups, first, _, region = model.layout
+    *_, first, _, region = model.layout
     weights, cells = model.cells.place_weights(), model.cells
 
     def density(z: FloatArray) -> tuple[float, FloatArray]:
@@ -176,13 +177,15 @@ def whitened_posterior(model: ThresholdModel, whitening: Whitening) -> Posterior
         return found
 
     def report(z: FloatArray) -> dict[str, FloatArray]:
-        found = model.report(threshold_coordinates(z, *linear, n_groups, first, region))
+        found = model.report(threshold_coordinates(z, *linear, model.n_common, first, region))
         return {"threshold": weights @ found["cell_threshold"], **found}
 
     names = report(np.zeros(model.n_dim))
     dims = {name: ("cell",) if name in CELL_NAMES else ("group",) for name in names}
+    if "place_sd" in names:
+        dims["place_sd"] = ("effect",)
     labels = [
         f"{cells.groups[g]}, {cells.places[p]}"
         for g, p in zip(cells.group, cells.place, strict=True)
     ]
-    return Posterior(density, report, dims, {"group": cells.groups, "cell": labels})
+    return Posterior(density, report, dims, {"group": cells.groups, "cell": labels, "effect": EFFECTS})

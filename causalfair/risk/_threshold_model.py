@@ -34,6 +34,9 @@ class ThresholdPriors:
         Standard deviations of the places' effects on guilt and on the signal.
     region_guilt, region_signal : float
         The same for regions, where they are given.
+    learn_places : bool
+        Learn the standard deviations of the places' effects from the data: ``place_guilt`` and
+        ``place_signal`` are then the scales of their half-normal priors.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class ThresholdPriors:
     place_signal: float = 0.1
     region_guilt: float = 0.5
     region_signal: float = 0.5
+    learn_places: bool = False
 
     def __post_init__(self) -> None:
         spreads = [self.guilt[1], self.signal[1], self.threshold[1], self.threshold_spread]
@@ -60,7 +64,7 @@ class ThresholdPriors:
             )
 
     def as_array(self) -> FloatArray:
-        """(11,) in the order of the attributes."""
+        """(11,) in the order of the attributes, but the last."""
         return np.array(
             [
                 *self.guilt, *self.signal, *self.threshold, self.threshold_spread,
@@ -137,8 +141,8 @@ class ThresholdModel:
     ----------
     n_dim : int
         Number of coordinates; the order is told in the kernels.
-    n_shared : int
-        How many come first and belong to groups and regions.
+    n_common, n_shared : int
+        How many come first and belong to all places, and to all or a region.
     first : (n_places + 1,) int array
         First cell of each place; the coordinates of place d start at
         ``n_shared + 2 d + first[d]``.
@@ -149,14 +153,16 @@ class ThresholdModel:
     def __init__(self, cells: SearchCells, priors: ThresholdPriors, form: str) -> None:
         self.cells, self.priors, self.beta = cells, priors, form == "beta"
         r, places = len(cells.groups), len(cells.places)
-        self.n_shared = 4 * r + 2 * len(cells.regions)
+        n_scales = 2 if priors.learn_places else 0
+        self.n_common = 4 * r + n_scales
+        self.n_shared = self.n_common + 2 * len(cells.regions)
         self.n_dim = self.n_shared + 2 * places + cells.n
         self.log_spread = slice(3 * r, 4 * r)
         self.first = np.searchsorted(cells.place, np.arange(places + 1))
         region = np.empty(0, dtype=np.int64) if cells.region is None else cells.region
         searched, left = cells.searches + 0.5, cells.stops - cells.searches + 0.5
         scale = np.column_stack([np.log(searched / left), np.sqrt(1 / searched + 1 / left)])
-        self.layout = (r, self.first, cells.group, region)
+        self.layout = (r, n_scales, self.first, cells.group, region)
         self._data = (cells.counts(), priors.as_array(), scale)
         # A fixed start of the root search: same coordinates, same bits.
         self.anchor = np.zeros((cells.n, 8))
@@ -224,7 +230,10 @@ class ThresholdModel:
         size = np.exp(e)
         score = u if self.beta else f + size * u - 0.5 * size**2
         q = self.priors
-        guilt, signal, location, log_spread = x[: 4 * len(self.cells.groups)].reshape(4, -1)
+        r = len(self.cells.groups)
+        guilt, signal, location, log_spread = x[: 4 * r].reshape(4, -1)
+        sds = np.array([q.place_guilt, q.place_signal])
+        learnt = {"place_sd": sds * np.exp(x[4 * r : self.n_common])} if q.learn_places else {}
         return {
             "cell_threshold": expit(score),
             "search_rate": expit(rate),
@@ -233,4 +242,5 @@ class ThresholdModel:
             "signal": q.signal[0] + q.signal[1] * signal,
             "location": q.threshold[0] + q.threshold[1] * location,
             "spread": q.threshold_spread * np.exp(log_spread),
+            **learnt,
         }

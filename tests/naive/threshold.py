@@ -73,9 +73,15 @@ def log_posterior(x, beta, cells, q, starts, jacobian=True):
     """Log posterior of the test's coordinates, cell by cell; ``starts`` near the thresholds."""
     r, g = len(cells.groups), len(cells.regions)
     guilt, signal, location, log_spread = x[: 4 * r].reshape(4, r)
-    region_guilt, region_signal = x[4 * r : 4 * r + g], x[4 * r + g : 4 * r + 2 * g]
-    rest = list(x[4 * r + 2 * g :])
-    total = -0.5 * sum(v * v for v in [*guilt, *signal, *location, *region_guilt, *region_signal])
+    rest = list(x[4 * r :])
+    place_guilt, place_signal = q.place_guilt, q.place_signal
+    total = 0.0
+    if q.learn_places:
+        scales = [rest.pop(0), rest.pop(0)]
+        total = sum(s - 0.5 * np.exp(2 * s) for s in scales)
+        place_guilt, place_signal = place_guilt * np.exp(scales[0]), place_signal * np.exp(scales[1])
+    region_guilt, region_signal, rest = rest[:g], rest[g : 2 * g], rest[2 * g :]
+    total = total - 0.5 * sum(v * v for v in [*guilt, *signal, *location, *region_guilt, *region_signal])
     total = total + sum(s - 0.5 * np.exp(2 * s) for s in log_spread)
     place = None
     for i in range(cells.n):
@@ -84,8 +90,8 @@ def log_posterior(x, beta, cells, q, starts, jacobian=True):
             place = cells.place[i]
             by_guilt, by_signal = rest.pop(0), rest.pop(0)
             total = total - 0.5 * (by_guilt**2 + by_signal**2)
-        f = q.guilt[0] + q.guilt[1] * guilt[j] + q.place_guilt * by_guilt
-        e = q.signal[0] + q.signal[1] * signal[j] + q.place_signal * by_signal
+        f = q.guilt[0] + q.guilt[1] * guilt[j] + place_guilt * by_guilt
+        e = q.signal[0] + q.signal[1] * signal[j] + place_signal * by_signal
         if g:
             f = f + q.region_guilt * region_guilt[cells.region[place]]
             e = e + q.region_signal * region_signal[cells.region[place]]

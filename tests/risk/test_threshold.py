@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from causalfair.exceptions import (
     WeakIdentificationWarning,
 )
 from causalfair.risk import ThresholdPriors, ThresholdTest, outcome_test
+from causalfair.risk._kernels_signal import solve_threshold
 from causalfair.risk._kernels_threshold import (
-    solve_threshold,
     threshold_coordinates,
     threshold_masses,
     threshold_whitened,
@@ -105,18 +106,21 @@ def few_cells(region=False):
     )  # fmt: skip
 
 
-def model_and_point(form, region):
-    model = ThresholdModel(few_cells(region), named_priors("weak", form), form)
+def model_and_point(form, region, learn=False):
+    priors = replace(named_priors("weak", form), learn_places=learn)
+    model = ThresholdModel(few_cells(region), priors, form)
     x = 0.3 * np.random.default_rng(2).normal(size=model.n_dim)
     model.anchor_at(x)
     return model, x
 
 
 @pytest.mark.parametrize("form", ["discriminant", "beta"])
-@pytest.mark.parametrize(("region", "jacobian"), [(False, 0.0), (True, 1.0)])
-def test_log_density_and_gradient_equal_the_twin(form, region, jacobian):
+@pytest.mark.parametrize(
+    ("region", "jacobian", "learn"), [(False, 0.0, False), (True, 1.0, False), (True, 1.0, True)]
+)
+def test_log_density_and_gradient_equal_the_twin(form, region, jacobian, learn):
     """Gradients by complex steps of the definition."""
-    model, x = model_and_point(form, region)
+    model, x = model_and_point(form, region, learn)
     value, gradient = model.density(x, jacobian=jacobian)
     given = (model.beta, model.cells, model.priors, model.anchor[:, 0], bool(jacobian))
     steps = [naive.log_posterior(x + 1e-30j * row, *given) for row in np.eye(len(x))]
@@ -155,11 +159,11 @@ def test_the_jacobian_makes_the_density_that_of_thresholds():
 
 
 @pytest.mark.parametrize("form", ["discriminant", "beta"])
-@pytest.mark.parametrize("region", [False, True])
-def test_whitened_coordinates_are_a_linear_map_of_the_density(form, region):
-    model, _ = model_and_point(form, region)
+@pytest.mark.parametrize(("region", "learn"), [(False, False), (True, False), (True, True)])
+def test_whitened_coordinates_are_a_linear_map_of_the_density(form, region, learn):
+    model, _ = model_and_point(form, region, learn)
     mode = posterior_mode(model)
-    linear, layout = whiten(model, mode), (model.layout[0], model.layout[1], model.layout[3])
+    linear, layout = whiten(model, mode), (model.n_common, model.first, model.layout[-1])
     eye = np.eye(model.n_dim)
     matrix = np.array(
         [threshold_coordinates(z, *linear.arrays, *layout) - linear.centre for z in eye]
@@ -190,7 +194,7 @@ def test_whitening_inverts_the_curvature():
         precision[np.ix_(np.arange(n)[block], own)] = cross.T
     curvature = _curvature(lambda v: -precision @ v, model, x)
     linear = _arrow(model, x, curvature)
-    layout = (model.layout[0], model.layout[1], model.layout[3])
+    layout = (model.n_common, model.first, model.layout[-1])
     root = np.array([threshold_coordinates(z, *linear.arrays, *layout) - x for z in np.eye(n)]).T
     np.testing.assert_allclose(root.T @ precision @ root, np.eye(n), atol=1e-6)
     assert k == 16
