@@ -146,8 +146,7 @@ def predictive_checks(problem: Problem, draws: Natural) -> list[Predictive]:
     """Testing rates over bins of P(tested), outcomes of the tested over bins of their risk."""
     some = draws.thinned(CHECK_DRAWS)
     code, weight = problem.cells.code, problem.cells.weight
-    X, W = problem.arrays["X"], problem.arrays["W"]
-    tested, both = code_probabilities((5, 2), X, W, some, problem.law)
+    tested, both = code_probabilities((5, 2), *problem.columns, some, problem.law)
     ordinary = np.isin(code, (_data.UNTESTED, _data.NEGATIVE, _data.POSITIVE))
     chosen = np.isin(code, (_data.NEGATIVE, _data.POSITIVE))
     return [

@@ -242,7 +242,7 @@ def beta_rate(a: Any, b: Any, constant: Any, side: Any, u: Any, none: Any) -> An
     return sign * (log_tail - log_other), -math.exp(scale - log_tail - log_other), balance, turn
 
 
-# Either form ---------------------------------------------------------------------------------------
+# Either form -------------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -23,7 +23,6 @@ from causalfair.risk._kernels_signal import (
     solve_threshold,
 )
 
-
 # A cell -------------------------------------------------------------------------------------------
 
 
@@ -237,8 +236,8 @@ def threshold_masses(beta: Any, f: Any, e: Any, u: Any) -> Any:
 
 # Whitened coordinates ----------------------------------------------------------------------------
 # x = centre + L z with L block-triangular: ``root`` (k, k) of what groups and regions share, and
-# for each place its ``factor`` (m, m) and its ``gain`` (common + 2, m) from what it shares with all,
-# then with its region. Places with fewer than m coordinates leave rows unused.
+# for each place its ``factor`` (m, m) and its ``gain`` (common + 2, m) from what it shares with
+# all, then with its region. Places with fewer than m coordinates leave rows unused.
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -114,17 +114,22 @@ def _check_quadrature(problem: Problem, theta: FloatArray, owner: str) -> None:
 
 
 def natural_terms(layout: Layout, draws: Natural, *, original: bool) -> dict[str, FloatArray]:
-    """Named draws: ``risk:``, ``testing:``, ``alpha``, ``sigma`` and pooling scales."""
+    """Named draws: ``risk:``, ``testing:``, ``alpha``, ``sigma`` and pooling scales.
+
+    ``log alpha:`` of a decision maker is over the common alpha.
+    """
     beta = layout.beta_original(draws.beta) if original else draws.beta
     delta = layout.delta_original(draws.delta) if original else draws.delta
     terms = {f"risk:{name}": beta[:, j] for j, name in enumerate(layout.beta_names)}
     terms |= {f"testing:{name}": delta[:, j] for j, name in enumerate(layout.delta_names)}
+    n_free = len(layout.delta_names)
+    terms |= {f"log alpha:{m}": delta[:, n_free + j] for j, m in enumerate(layout.weight_names)}
     terms |= {"alpha": draws.alpha, "sigma": draws.sigma}
     return terms | {name: draws.pools[:, j] for j, name in enumerate(layout.pool_names())}
 
 
 def code_probabilities(
-    codes: tuple[int, ...], X: FloatArray, W: FloatArray, draws: Natural, law: Law
+    codes: tuple[int, ...], X: FloatArray, W: FloatArray, maker: IntArray, draws: Natural, law: Law
 ) -> FloatArray:
     """Probability of some codes for each draw and row: (len(codes), n_draws, n_rows)."""
     from causalfair.risk import _kernels
@@ -134,6 +139,7 @@ def code_probabilities(
             np.array(codes),
             X,
             W,
+            maker,
             draws.beta,
             draws.delta,
             draws.alpha,
@@ -145,15 +151,15 @@ def code_probabilities(
 
 
 def risk_draws(
-    X: FloatArray, W: FloatArray, draws: Natural, law: Law, given: str | None
+    X: FloatArray, W: FloatArray, maker: IntArray, draws: Natural, law: Law, given: str | None
 ) -> FloatArray:
     """Draws (n_draws, n_rows) of the risk of everybody, of the untested, or of the tested."""
     if given is None:
-        return np.asarray(code_probabilities((4,), X, W, draws, law)[0])
+        return np.asarray(code_probabilities((4,), X, W, maker, draws, law)[0])
     if given == "untested":
-        both, none = code_probabilities((7, 0), X, W, draws, law)
+        both, none = code_probabilities((7, 0), X, W, maker, draws, law)
     else:
-        both, none = code_probabilities((2, 5), X, W, draws, law)
+        both, none = code_probabilities((2, 5), X, W, maker, draws, law)
     return np.asarray(both / none)
 
 
@@ -168,7 +174,7 @@ def mean_risks(problem: Problem, draws: Natural, member: IntArray, n_groups: int
             draws.beta[part], draws.delta[part], draws.alpha[part], draws.sigma[part],
             draws.pools[part],
         )  # fmt: skip
-        risk = risk_draws(problem.arrays["X"], problem.arrays["W"], some, problem.law, None)
+        risk = risk_draws(*problem.columns, some, problem.law, None)
         for g in range(n_groups):
             inside = weight * (member == g)
             out[part, g] = risk @ inside / inside.sum()

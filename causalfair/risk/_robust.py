@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from causalfair.risk._model import Problem
     from causalfair.risk._posterior import Posterior
 
-ROW_ARRAYS = ("X", "W", "code", "weight", "prev_group", "prev_weight")
+ROW_ARRAYS = ("X", "W", "maker", "code", "weight", "prev_group", "prev_weight")
 
 
 def score_variance(

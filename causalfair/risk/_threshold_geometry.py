@@ -188,4 +188,6 @@ def whitened_posterior(model: ThresholdModel, whitening: Whitening) -> Posterior
         f"{cells.groups[g]}, {cells.places[p]}"
         for g, p in zip(cells.group, cells.place, strict=True)
     ]
-    return Posterior(density, report, dims, {"group": cells.groups, "cell": labels, "effect": EFFECTS})
+    return Posterior(
+        density, report, dims, {"group": cells.groups, "cell": labels, "effect": EFFECTS}
+    )

@@ -79,9 +79,14 @@ def log_posterior(x, beta, cells, q, starts, jacobian=True):
     if q.learn_places:
         scales = [rest.pop(0), rest.pop(0)]
         total = sum(s - 0.5 * np.exp(2 * s) for s in scales)
-        place_guilt, place_signal = place_guilt * np.exp(scales[0]), place_signal * np.exp(scales[1])
+        place_guilt, place_signal = (
+            place_guilt * np.exp(scales[0]),
+            place_signal * np.exp(scales[1]),
+        )
     region_guilt, region_signal, rest = rest[:g], rest[g : 2 * g], rest[2 * g :]
-    total = total - 0.5 * sum(v * v for v in [*guilt, *signal, *location, *region_guilt, *region_signal])
+    total = total - 0.5 * sum(
+        v * v for v in [*guilt, *signal, *location, *region_guilt, *region_signal]
+    )
     total = total + sum(s - 0.5 * np.exp(2 * s) for s in log_spread)
     place = None
     for i in range(cells.n):
