@@ -2,9 +2,10 @@
 
 A cell is a group in a place. Its parameters: f the logit share of guilt, e the log of the signal
 (separation or concentration), u the threshold (on the signal's scale, or its logit). Coordinates,
-in this order: guilt, signal, location and log spread of each group; where they are learnt, the log
-scales of the places' effects on guilt and signal; guilt and signal of each region; then for each
-place its guilt, its signal and the search rates of its cells.
+in this order: guilt, signal, location and log spread of each group; where they are learnt, the
+standard deviations of the places' effects on guilt and signal, which run through zero, since their
+sign does not matter; guilt and signal of each region; then for each place its guilt, its signal and
+the search rates of its cells.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def _anchored(anchor: Any, f: Any, e: Any, rate: Any) -> Any:
 # coordinate of the logit search rate. ``anchor`` (n, 8): see threshold_solutions. ``prior``: mean
 # and standard deviation of guilt, signal and location, scale of the spread, standard deviations of
 # the effects of places and regions on guilt and signal. ``n_scales``: 2 where those of places are
-# learnt, which are then the scales of their half-normal priors, or 0.
+# learnt, which are then the scales of their half-normal priors, or 0. ``held`` (n_places + 1, 2):
+# how far the coordinate of each place's effect is the effect itself, and the values of the standard
+# deviations at which coordinates are in units of them; see _stretch.
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -58,7 +61,20 @@ def _place_sds(x: Any, n_groups: Any, n_scales: Any, prior: Any) -> Any:
     """Standard deviations of the places' effects on guilt and on the signal."""
     if n_scales == 0:
         return prior[7], prior[8]
-    return prior[7] * math.exp(x[4 * n_groups]), prior[8] * math.exp(x[4 * n_groups + 1])
+    return prior[7] * x[4 * n_groups], prior[8] * x[4 * n_groups + 1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _stretch(x: Any, n_groups: Any, n_scales: Any, held: Any, d: Any, effect: Any) -> Any:
+    """Ratio of an effect in units of its standard deviation to its coordinate: (s0 / s)^held.
+
+    With ``held`` 1 the coordinate is the effect itself, as suits one that the data know well, with
+    0 it is standard normal beforehand.
+    """
+    h = held[d, effect]
+    if n_scales == 0 or h == 0.0:
+        return 1.0
+    return (held[held.shape[0] - 1, effect] / x[4 * n_groups + effect]) ** h
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -66,6 +82,7 @@ def threshold_parameters(
     x: Any,
     n_groups: Any,
     n_scales: Any,
+    held: Any,
     first: Any,
     group: Any,
     region: Any,
@@ -79,7 +96,8 @@ def threshold_parameters(
     n_regions = (at - common) // 2
     place_sd, signal_sd = _place_sds(x, n_groups, n_scales, prior)
     for d in range(n_places):
-        by_place, by_signal = place_sd * x[at], signal_sd * x[at + 1]
+        by_place = place_sd * _stretch(x, n_groups, n_scales, held, d, 0) * x[at]
+        by_signal = signal_sd * _stretch(x, n_groups, n_scales, held, d, 1) * x[at + 1]
         if n_regions > 0:
             by_place += prior[9] * x[common + region[d]]
             by_signal += prior[10] * x[common + n_regions + region[d]]
@@ -128,6 +146,7 @@ def threshold_log_posterior(
     jacobian: Any,
     n_groups: Any,
     n_scales: Any,
+    held: Any,
     first: Any,
     group: Any,
     region: Any,
@@ -142,11 +161,15 @@ def threshold_log_posterior(
     n_regions = (start - common) // 2
     gradient, cells = np.zeros(x.size), np.empty((n, 3))
     out, slopes = np.empty(12), np.empty(3)
-    threshold_parameters(x, n_groups, n_scales, first, group, region, prior, scale, cells)
-    # Coordinates are standard normal a priori, but log spreads, log scales and search rates.
+    for k in range(n_scales):
+        # Held coordinates are for one sign of the standard deviation.
+        if held[:n_places, k].max() > 0.0 and not x[4 * n_groups + k] > 0.0:
+            return -math.inf, gradient
+    threshold_parameters(x, n_groups, n_scales, held, first, group, region, prior, scale, cells)
+    # Coordinates are standard normal a priori, but log spreads and search rates.
     value, log_scale = 0.0, math.log(prior[6])
     for j in range(start):
-        if 3 * n_groups <= j < common:
+        if 3 * n_groups <= j < 4 * n_groups:
             square = math.exp(2.0 * x[j])
             value += x[j] - 0.5 * square
             gradient[j] = 1.0 - square
@@ -161,7 +184,10 @@ def threshold_log_posterior(
     place_sd, signal_sd = _place_sds(x, n_groups, n_scales, prior)
     for d in range(n_places):
         place, by_f, by_e = at, 0.0, 0.0
-        value -= 0.5 * (x[at] * x[at] + x[at + 1] * x[at + 1])
+        along_f = _stretch(x, n_groups, n_scales, held, d, 0)
+        along_e = _stretch(x, n_groups, n_scales, held, d, 1)
+        unit_f, unit_e = along_f * x[at], along_e * x[at + 1]
+        value += math.log(along_f * along_e) - 0.5 * (unit_f * unit_f + unit_e * unit_e)
         at += 2
         for i in range(first[d], first[d + 1]):
             g = group[i]
@@ -177,11 +203,15 @@ def threshold_log_posterior(
             by_f += cells[i, 0]
             by_e += cells[i, 1]
             at += 1
-        gradient[place] = place_sd * by_f - x[place]
-        gradient[place + 1] = signal_sd * by_e - x[place + 1]
+        gradient[place] = along_f * (place_sd * by_f - unit_f)
+        gradient[place + 1] = along_e * (signal_sd * by_e - unit_e)
         if n_scales > 0:
-            gradient[4 * n_groups] += place_sd * x[place] * by_f
-            gradient[4 * n_groups + 1] += signal_sd * x[place + 1] * by_e
+            for k in range(2):
+                h, unit, by = held[d, k], (unit_e if k else unit_f), (by_e if k else by_f)
+                at_scale = 4 * n_groups + k
+                gradient[at_scale] += (1.0 - h) * prior[7 + k] * unit * by
+                if h > 0.0:
+                    gradient[at_scale] += h * (unit * unit - 1.0) / x[at_scale]
         if n_regions > 0:
             gradient[common + region[d]] += prior[9] * by_f
             gradient[common + n_regions + region[d]] += prior[10] * by_e
@@ -194,6 +224,7 @@ def threshold_solutions(
     beta: Any,
     n_groups: Any,
     n_scales: Any,
+    held: Any,
     first: Any,
     group: Any,
     region: Any,
@@ -204,7 +235,7 @@ def threshold_solutions(
     """Threshold, f, e, rate, slopes of the threshold in these, logit hit rate: (n, 8)."""
     cells, found = np.empty((group.size, 3)), np.empty((group.size, 8))
     out, slopes = np.empty(12), np.empty(3)
-    threshold_parameters(x, n_groups, n_scales, first, group, region, prior, scale, cells)
+    threshold_parameters(x, n_groups, n_scales, held, first, group, region, prior, scale, cells)
     for i in range(group.size):
         f, e, rate = cells[i, 0], cells[i, 1], cells[i, 2]
         u = solve_threshold(beta, f, e, rate, _anchored(anchor[i], f, e, rate))
@@ -284,6 +315,7 @@ def threshold_whitened(
     beta: Any,
     n_groups: Any,
     n_scales: Any,
+    held: Any,
     first: Any,
     group: Any,
     region: Any,
@@ -296,7 +328,7 @@ def threshold_whitened(
     common = 4 * n_groups + n_scales
     x = threshold_coordinates(z, centre, root, gain, factor, common, first, region)
     value, by_x = threshold_log_posterior(
-        x, beta, 1.0, n_groups, n_scales, first, group, region, counts, prior, scale, anchor
+        x, beta, 1.0, n_groups, n_scales, held, first, group, region, counts, prior, scale, anchor
     )
     k, width = root.shape[0], gain.shape[1]
     gradient, shared = np.zeros(z.size), by_x[:k].copy()

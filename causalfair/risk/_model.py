@@ -262,6 +262,11 @@ class Problem:
         """Of the risk, of the deviation, and whose alpha each cell has."""
         return self.arrays["X"], self.arrays["W"], self.arrays["maker"]
 
+    def columns_of(self, chosen: Any) -> tuple[FloatArray, FloatArray, IntArray]:
+        """The same of some cells."""
+        X, W, maker = self.columns
+        return X[chosen], W[chosen], maker[chosen]
+
     def value_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """Log posterior and its gradient."""
         from causalfair.risk import _kernels

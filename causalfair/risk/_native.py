@@ -87,8 +87,7 @@ def cell_log_likelihood(problem: Problem, draws: Natural) -> FloatArray:
     out = np.zeros((len(draws), len(code)))
     for one in np.unique(code[code != _data.UNUSED]):
         inside = np.flatnonzero(code == one)
-        some = (values[inside] for values in problem.columns)
-        p = code_probabilities((int(one),), *some, draws, problem.law)[0]
+        p = code_probabilities((int(one),), *problem.columns_of(inside), draws, problem.law)[0]
         out[:, inside] = weight[inside] * np.log(np.maximum(p, TINY))
     return out
 
@@ -102,7 +101,7 @@ def seen_counts(problem: Problem) -> FloatArray:
 def predicted_counts(problem: Problem, draws: Natural, rng: np.random.Generator) -> FloatArray:
     """The same counts (n_draws, 3) simulated from each draw, for the rows decided as usual."""
     usual = np.isin(problem.cells.code, list(SEEN.values()))
-    columns = (values[usual] for values in problem.columns)
+    columns = problem.columns_of(usual)
     weight = problem.cells.weight[usual]
     # A cell of whole weight is so many rows; a sampling weight counts one row so often.
     size = np.maximum(np.rint(weight), 1.0).astype(np.int64)

@@ -42,7 +42,7 @@ def robust_draws(posterior: Posterior, units: IntArray) -> Posterior:
     (Williams and Savitsky 2021).
     """
     mode, theta = posterior.mode, posterior.theta
-    information = np.linalg.inv(mode.covariance)
+    information = np.asarray(np.linalg.inv(mode.covariance), dtype=np.float64)
     variance = score_variance(mode.problem, mode.theta, information, units)
     sandwich = mode.covariance @ variance @ mode.covariance
     stretch = np.linalg.cholesky(sandwich) @ np.linalg.inv(mode.factor)

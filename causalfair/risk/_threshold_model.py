@@ -74,7 +74,10 @@ class ThresholdPriors:
 
 
 def named_priors(name: str, form: str) -> ThresholdPriors:
-    """Published priors of the two forms, or weaker ones."""
+    """Published priors of the two forms, weaker ones, or wide ones that learn how places differ."""
+    if name == "wide":
+        wide = (0.0, 2.0)
+        return ThresholdPriors(wide, wide, wide, 2.0, 2.0, 2.0, 2.0, 2.0, learn_places=True)
     if name == "weak":
         signal, location = ((1.5, 0.5), (-1.5, 1.0)) if form == "beta" else ((0.5, 0.5), (0.0, 2.0))
         return ThresholdPriors((-2.5, 1.0), signal, location, 1.0, 0.25, 0.25, 0.5, 0.25)
@@ -146,6 +149,9 @@ class ThresholdModel:
     first : (n_places + 1,) int array
         First cell of each place; the coordinates of place d start at
         ``n_shared + 2 d + first[d]``.
+    held : (n_places + 1, 2) array
+        How far the coordinates of the places' effects are the effects themselves, and the standard
+        deviations, in units of their priors, at which both have one unit; see the kernels.
     anchor : (n, 8) array
         Where root searches start: earlier :meth:`solutions`.
     """
@@ -157,12 +163,13 @@ class ThresholdModel:
         self.n_common = 4 * r + n_scales
         self.n_shared = self.n_common + 2 * len(cells.regions)
         self.n_dim = self.n_shared + 2 * places + cells.n
-        self.log_spread = slice(3 * r, 4 * r)
+        self.log_spread, self.scales = slice(3 * r, 4 * r), slice(4 * r, self.n_common)
         self.first = np.searchsorted(cells.place, np.arange(places + 1))
         region = np.empty(0, dtype=np.int64) if cells.region is None else cells.region
         searched, left = cells.searches + 0.5, cells.stops - cells.searches + 0.5
         scale = np.column_stack([np.log(searched / left), np.sqrt(1 / searched + 1 / left)])
-        self.layout = (r, n_scales, self.first, cells.group, region)
+        self._sizes, self._codes = (r, n_scales), (self.first, cells.group, region)
+        self.held = np.vstack([np.zeros((places, 2)), np.ones(2)])
         self._data = (cells.counts(), priors.as_array(), scale)
         # A fixed start of the root search: same coordinates, same bits.
         self.anchor = np.zeros((cells.n, 8))
@@ -170,6 +177,11 @@ class ThresholdModel:
         self.anchor_at(np.zeros(self.n_dim))
         # Precision of a cell's threshold by its search rate alone.
         self._precision = 1.0 / (scale[:, 1] * self.anchor[:, 6]) ** 2
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """Sizes and codes, as the kernels want them."""
+        return (*self._sizes, self.held, *self._codes)
 
     def start(self) -> FloatArray:
         """Observed search rates, thresholds around their mean, the rest at the prior's centre."""
@@ -180,6 +192,7 @@ class ThresholdModel:
         spread = np.sqrt(np.bincount(c.group, (u - mean[c.group]) ** 2) / count)
         x[2 * r : 3 * r] = (mean - q.threshold[0]) / q.threshold[1]
         x[self.log_spread] = np.log(np.maximum(spread / q.threshold_spread, 0.05))
+        x[self.scales] = 0.5
         return x
 
     def solutions(self, x: FloatArray) -> FloatArray:
@@ -233,7 +246,7 @@ class ThresholdModel:
         r = len(self.cells.groups)
         guilt, signal, location, log_spread = x[: 4 * r].reshape(4, -1)
         sds = np.array([q.place_guilt, q.place_signal])
-        learnt = {"place_sd": sds * np.exp(x[4 * r : self.n_common])} if q.learn_places else {}
+        learnt = {"place_sd": sds * np.abs(x[self.scales])} if q.learn_places else {}
         return {
             "cell_threshold": expit(score),
             "search_rate": expit(rate),

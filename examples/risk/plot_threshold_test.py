@@ -40,6 +40,22 @@ freer.fit(counties, **roles)
 freer.differences("white")
 
 # %%
+# How much do they differ?
+# ------------------------
+# The two answers for black drivers have opposite signs, so the assumption matters. It need not be
+# made: with ``learn_places`` the standard deviations of what places differ in are learnt, under
+# half-normal priors of scale one. The same result comes from a scale of a half or of two.
+priors = ThresholdPriors(
+    guilt=(-3.0, 1.0), place_guilt=1.0, place_signal=1.0, learn_places=True
+)
+learnt = ThresholdTest(priors=priors, draws=2500, tune=500, chains=2, random_state=0)
+learnt.fit(counties, **roles)
+learnt.place_spread_
+
+# %%
+learnt.differences("white")
+
+# %%
 # Hit rates beside thresholds
 # ---------------------------
 # Left, what the outcome test compares; right, the thresholds above which people were searched,
@@ -61,8 +77,9 @@ def draw(ax, estimates, height, color, label):
 
 
 draw(axes[0], outcome, 0.0, "0.4", "")
-draw(axes[1], test.estimates_, -0.1, "C0", "counties differ as published")
-draw(axes[1], freer.estimates_, 0.1, "C1", "counties differ more")
+draw(axes[1], test.estimates_, -0.2, "C0", "counties differ as published")
+draw(axes[1], freer.estimates_, 0.0, "C1", "counties differ more")
+draw(axes[1], learnt.estimates_, 0.2, "C2", "learnt")
 axes[0].set(xlabel="hit rate", yticks=groups, yticklabels=test.groups_, ylim=(2.5, -0.5))
 axes[1].set(xlabel="threshold: probability of guilt at which a search begins")
 axes[1].legend(frameon=False, fontsize=9, loc="lower left")
