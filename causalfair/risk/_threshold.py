@@ -88,9 +88,10 @@ class ThresholdTest(CausalEstimator):
 
     **Computation.** Coordinates are search rates, which data know best, with thresholds solved for,
     whitened by a normal approximation of the posterior: given what groups and regions share, places
-    are independent, so that the cost is linear in the cells. Masses are computed in logs from the
-    tail that matters, never as one minus a distribution function. One compiled evaluation with its
-    gradient costs about half a microsecond a cell, four in the beta form.
+    are independent, so that the cost is linear in the cells. The density has several modes, sought
+    from several sizes of the places' effects; the one of most mass is sampled. Masses are computed
+    in logs from the tail that matters, never as one minus a distribution function. One compiled
+    evaluation with its gradient costs about half a microsecond a cell, four in the beta form.
 
     References
     ----------
@@ -275,6 +276,9 @@ class ThresholdTest(CausalEstimator):
                 'thresholds lean on the prior; try priors="weak" or ThresholdPriors of your own.',
                 WeakIdentificationWarning,
             )
+
+    def _cite_extra(self) -> tuple[str, ...]:
+        return ("papaspiliopoulos2007general",) if self.place_spread_ is not None else ()
 
     # What follows from the draws ------------------------------------------------------------------
 

@@ -392,6 +392,7 @@ def test_the_spread_of_places_is_learnt_and_reported():
     low, high = test.differences("a").conf_int(0.99)[0]
     assert low < 0 < high
     assert "effects of places" in str(test.summary())
+    assert "papaspiliopoulos2007general" in test.cite()
     assert test.posterior_["posterior"]["place_sd"].dims[-1] == "effect"
 
 
@@ -422,6 +423,13 @@ def test_a_prior_in_conflict_is_named():
         with pytest.warns(WeakIdentificationWarning, match="lean on the prior"):
             test.fit(frame, "hits", **ROLES)
     assert "in conflict" in str(test.check())
+
+
+@pytest.mark.parametrize("form", ["discriminant", "beta"])
+def test_wide_priors_learn_how_much_places_differ(form):
+    wide = named_priors("wide", form)
+    assert wide.learn_places
+    assert wide.as_array().tolist() == [0.0, 2.0, 0.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
 
 
 def test_bad_input_is_named():
