@@ -123,6 +123,7 @@ def _blocks(model: ThresholdModel) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(starts)]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # far out; looked for afterwards
 def _curvature(gradient: Gradient, model: ThresholdModel, x: FloatArray) -> FloatArray:
     """Minus second derivatives by what is shared, then by the j-th coordinate of all places.
 
@@ -135,9 +136,7 @@ def _curvature(gradient: Gradient, model: ThresholdModel, x: FloatArray) -> Floa
         direction = np.zeros(model.n_dim)
         direction[[b.start + j for b in blocks if b.start + j < b.stop]] = 1.0
         directions.append(direction)
-    # Far out gradients overflow, which callers look for.
-    with np.errstate(invalid="ignore"):
-        changes = [gradient(x - STEP * v) - gradient(x + STEP * v) for v in directions]
+    changes = [gradient(x - STEP * v) - gradient(x + STEP * v) for v in directions]
     return np.array(changes) / (2.0 * STEP)
 
 
@@ -208,13 +207,13 @@ class _Settled:
     curvature: FloatArray
 
 
+@np.errstate(over="ignore", invalid="ignore")  # far out; looked for afterwards
 def _expected_curvature(model: ThresholdModel, points: list[FloatArray]) -> FloatArray:
     curvatures = [_curvature(lambda x: model.density(x)[1], model, x) for x in points]
-    # Not finite, where it is not at some point, for callers to see.
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.mean(curvatures, axis=0))
+    return np.asarray(np.mean(curvatures, axis=0))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # far out; looked for afterwards
 def _settle(model: ThresholdModel, start: Whitening, pin: float) -> _Settled:
     """Make centre and precision the expectations of gradient and curvature under themselves.
 
@@ -305,6 +304,7 @@ def _hold_effects(model: ThresholdModel, found: Whitening) -> None:
     model.held[-1] = found.centre[model.scales]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # far out; looked for afterwards
 def evidence(model: ThresholdModel, found: Whitening) -> float:
     """Lower bound of the log of the density's integral: what is near a normal approximation.
 
