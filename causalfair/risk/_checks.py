@@ -146,8 +146,7 @@ def predictive_checks(problem: Problem, draws: Natural) -> list[Predictive]:
     """Testing rates over bins of P(tested), outcomes of the tested over bins of their risk."""
     some = draws.thinned(CHECK_DRAWS)
     code, weight = problem.cells.code, problem.cells.weight
-    X, W = problem.arrays["X"], problem.arrays["W"]
-    tested, both = code_probabilities((5, 2), X, W, some, problem.law)
+    tested, both = code_probabilities((5, 2), *problem.columns, some, problem.law)
     ordinary = np.isin(code, (_data.UNTESTED, _data.NEGATIVE, _data.POSITIVE))
     chosen = np.isin(code, (_data.NEGATIVE, _data.POSITIVE))
     return [
@@ -251,6 +250,26 @@ def overlap_findings(problem: Problem, draws: Natural, priors: Any) -> list[Find
         )
     )  # fmt: skip
     return found
+
+
+def prior_finding(draws: Natural, prevalence: FloatArray, scale: float) -> Finding:
+    """Where the mean risk goes with half and with twice the prior scale of sigma.
+
+    The draws are weighted by the ratio of the two priors; nothing is fitted again.
+    """
+    shown, moves = [], []
+    for factor in (0.5, 2.0):
+        log_weight = -0.5 * (draws.sigma / scale) ** 2 * (1 / factor**2 - 1)
+        weight = np.exp(log_weight - log_weight.max())
+        mean = float(weight @ prevalence / weight.sum())
+        shown.append(f"{mean:.3f}")
+        moves.append(abs(mean - float(prevalence.mean())) / max(float(prevalence.std()), 1e-12))
+    ok = max(moves) < OVERLAP
+    return Finding(
+        "prior of sigma", f"mean risk {shown[0]} at half its scale, {shown[1]} at twice", ok,
+        "it hardly matters for the level of risk" if ok
+        else "the level of risk leans on it: add a constraint, or report both",
+    )  # fmt: skip
 
 
 def conflict_findings(found: list[Conflict]) -> list[Finding]:

@@ -108,7 +108,7 @@ def _check_possible(
     """A prevalence below the positives seen, or above all but the negatives seen, is impossible."""
     if not 0 < value < 1:
         raise ParameterError(
-            f"{owner} got prevalence={value!r}; it is a probability, strictly between 0 and 1."
+            f"{owner} got prevalence={value:g}; it is a probability, strictly between 0 and 1."
         )
     weight = rows.weight[inside] / rows.weight[inside].sum()
     code = rows.code[inside]

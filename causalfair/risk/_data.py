@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causalfair.exceptions import DataError, IdentificationError, RoleError
+from causalfair._core.logging import warn
+from causalfair.exceptions import (
+    DataError,
+    IdentificationError,
+    RoleError,
+    WeakIdentificationWarning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,7 +228,7 @@ def _require_variation(code: Any, data: RoleData, owner: str, binary: bool) -> N
     name = data.names["tested"]
     if chosen.all() or not chosen.any():
         which, advice = (
-            ("every row was tested", "no outcome is missing: use a plain logistic regression")
+            ("every row was tested", "no outcome is missing: use a plain regression")
             if chosen.any()
             else ("no row was tested", "without a tested row nothing is known of the outcome")
         )
@@ -236,6 +242,25 @@ def _require_variation(code: Any, data: RoleData, owner: str, binary: bool) -> N
         raise IdentificationError(
             f"{owner}: none of the {int((known | known_not).sum())} outcomes seen is {word}, so "
             "the risk cannot be estimated; bounds (selection_bounds) are what the data allow."
+        )
+
+
+def warn_of_separation(rows: SelectiveRows, owner: str) -> None:
+    """Name the covariates at whose larger, or smaller, values everybody or nobody is tested."""
+    chosen = np.isin(rows.code, (NEGATIVE, POSITIVE, PENDING))
+    left = np.isin(rows.code, (UNTESTED, LATE_NEGATIVE, LATE_POSITIVE))
+    matrix, names = rows.data.matrix(), rows.data.covariate_names
+    found = [
+        name
+        for name, column in zip(names, matrix.T, strict=True)
+        if column[left].max() <= column[chosen].min() or column[chosen].max() <= column[left].min()
+    ]
+    if found:
+        warn(
+            f"{owner}: the covariate(s) {', '.join(found)} separate the tested from the untested, "
+            "so that only priors keep their coefficients finite and nothing is seen of risk on one "
+            "side. Leave them out, or merge levels.",
+            WeakIdentificationWarning,
         )
 
 

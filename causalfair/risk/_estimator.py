@@ -21,7 +21,7 @@ from causalfair.exceptions import (
 from causalfair.inference import DrawEstimates
 from causalfair.risk import _checks, _policy
 from causalfair.risk._constraints import read_expertise, read_prevalence
-from causalfair.risk._data import level_codes, read_rows
+from causalfair.risk._data import level_codes, read_rows, warn_of_separation
 from causalfair.risk._design import fit_design
 from causalfair.risk._exact import maximum_likelihood
 from causalfair.risk._mode import Mode
@@ -34,12 +34,12 @@ from causalfair.risk._posterior import (
     mean_risks,
     natural_terms,
     risk_draws,
-    robust_draws,
 )
 from causalfair.risk._reports import RiskReports
+from causalfair.risk._robust import robust_draws
 
 if TYPE_CHECKING:
-    from causalfair._core.typing import FloatArray
+    from causalfair._core.typing import FloatArray, IntArray
 
 __all__ = ["DomainConstrainedRisk"]
 
@@ -64,8 +64,10 @@ class DomainConstrainedRisk(RiskReports):
     prevalence : float or mapping of group to float, optional
         Known mean risk, of everybody or of groups.
     prevalence_sd : float or mapping of group to float, optional
-        Its standard error, required with ``prevalence``: a wrong prevalence held tightly is worse
-        than none. Zero is allowed for ``sampler="ml"``.
+        Its standard error, as a statement about the mean risk of these rows, required with
+        ``prevalence``: a wrong prevalence held tightly is worse than none. Of a population from
+        which n rows are a sample, add up to ``p (1 - p) / n`` to its square. Zero is allowed for
+        ``sampler="ml"``.
     expertise : list of str or mapping of str to float, optional
         Features along which testing may deviate from risk; along all others it follows risk. The
         intercept is always free. A mapping gives each deviation its own prior standard deviation.
@@ -89,12 +91,16 @@ class DomainConstrainedRisk(RiskReports):
         Fit although both alpha and sigma are inferred with no expertise constraint.
     target_accept : float, default 0.9
         Acceptance rate NUTS aims at.
+    vary_alpha : bool, default False
+        Let every decision maker weigh risk in their own way: log alpha_j is normal around the log
+        of ``alpha``, with a spread that is learnt. Needs ``decision_maker`` in :meth:`fit`.
 
     Attributes
     ----------
     estimates_ : DrawEstimates
         Terms ``risk:<feature>`` and ``testing:<feature>`` (deviation of testing from risk) per unit
-        of the feature, ``alpha``, ``sigma``, ``prevalence`` (mean risk of the rows).
+        of the feature, ``alpha``, ``sigma``, ``prevalence`` (mean risk of the rows). With
+        ``vary_alpha`` also ``log alpha:<decision maker>``, over the common one.
     posterior_ : arviz.InferenceData or xarray.DataTree
         The draws, on standardised columns, with the log-likelihood of the rows and predicted
         counts.
@@ -148,6 +154,7 @@ class DomainConstrainedRisk(RiskReports):
         "tune": [Interval(Integral, 20, None, closed="left")],
         "chains": [Interval(Integral, 1, None, closed="left")],
         "allow_weak": ["boolean"],
+        "vary_alpha": ["boolean"],
         "target_accept": [Interval(Real, 0, 1, closed="neither")],
     }
 
@@ -168,6 +175,7 @@ class DomainConstrainedRisk(RiskReports):
         priors: Any = None,
         allow_weak: bool = False,
         target_accept: float = 0.9,
+        vary_alpha: bool = False,
     ) -> None:
         self.unobservables = unobservables
         self.prevalence = prevalence
@@ -183,6 +191,7 @@ class DomainConstrainedRisk(RiskReports):
         self.priors = priors
         self.allow_weak = allow_weak
         self.target_accept = target_accept
+        self.vary_alpha = vary_alpha
 
     @property
     def _assumptions(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -226,7 +235,8 @@ class DomainConstrainedRisk(RiskReports):
         sample_weight : array of shape (n,) or str, optional
             Sampling weights.
         decision_maker : array of shape (n,) or str, optional
-            Who decided; each has a leniency of their own, partially pooled.
+            Who decided; each has a leniency of their own, partially pooled, and with ``vary_alpha``
+            a weight of risk.
         row_kind : array of shape (n,) or str, optional
             ``"usual"``, ``"by_design"`` (tested at random), ``"pending"`` (result to come),
             ``"late"`` (untested, outcome learnt later) or ``"covariates_only"``.
@@ -253,10 +263,12 @@ class DomainConstrainedRisk(RiskReports):
             decision_maker=decision_maker, row_kind=row_kind, cluster=cluster,
             sample_weight=sample_weight,
         )  # fmt: skip
+        warn_of_separation(rows, owner)
         priors = self._priors(owner)
         root = root_seed(self.random_state)
         design = fit_design(rows.data, rows.weight, owner=owner)
         free = read_expertise(self.expertise, design.names, priors["coefficients"], owner=owner)
+        self._check_makers(rows.maker_levels, owner)
         law = self._law(free.restricted, owner)
         prevalence = read_prevalence(
             self.prevalence, self.prevalence_sd, rows, owner=owner, exact=self.sampler == "ml"
@@ -265,13 +277,12 @@ class DomainConstrainedRisk(RiskReports):
         self.layout_ = Layout(
             design, free, names.get("group", "group"), rows.group_levels,
             names.get("decision_maker", "decision_maker"), rows.maker_levels,
+            self.vary_alpha,
         )  # fmt: skip
         units = self._units(rows)
         Z = design.standardise(rows.data.matrix())
         problem = build_problem(rows, self.layout_, law, prevalence, priors, Z, merge=units is None)
-        posterior = self._draw(problem, root, owner)
-        if units is not None and self.sampler != "ml":
-            posterior = robust_draws(posterior, units)
+        posterior = self._draw(problem, units, root, owner)
         self._store(posterior, priors, root, owner)
         self._finish(rows.data, seed=root)
         self.n_obs_ = rows.n_rows
@@ -287,9 +298,17 @@ class DomainConstrainedRisk(RiskReports):
             )
         return {**DEFAULT_PRIORS, **{k: float(v) for k, v in given.items()}}
 
+    def _check_makers(self, levels: tuple[str, ...], owner: str) -> None:
+        if self.vary_alpha and len(levels) < 2:
+            raise ParameterError(
+                f"{owner}: vary_alpha=True gives every decision maker a weight of risk, and there "
+                f"are {len(levels)}; give decision_maker= with two or more, or alpha=None for one "
+                "weight learnt from all."
+            )
+
     def _law(self, restricted: bool, owner: str) -> Law:
         if self.unobservables == "none":
-            law = Law("none", 1.0, 0.0, np.empty(0), np.empty(0))
+            law = Law("none", 1.0, 0.0, np.empty(0), np.empty(0), self.vary_alpha)
         else:
             both = self.alpha is None and self.sigma is None
             if both and not restricted and not self.allow_weak:
@@ -301,7 +320,10 @@ class DomainConstrainedRisk(RiskReports):
                 )
             if self.sigma == 0:
                 raise ParameterError(f'{owner}: sigma=0 is unobservables="none".')
-            law = Law(self.unobservables, self.alpha, self.sigma, np.empty(0), np.empty(0))
+            law = Law(
+                self.unobservables, self.alpha, self.sigma, np.empty(0), np.empty(0),
+                self.vary_alpha,
+            )  # fmt: skip
         reach = 3.0 if law.sigma is None else law.sigma * max(1.0, law.alpha or 1.0)
         return law.with_rule(max(reach, 2.0))
 
@@ -315,15 +337,16 @@ class DomainConstrainedRisk(RiskReports):
         weighted = data.sample_weight is not None and rows.n == rows.n_rows
         return np.arange(rows.n) if weighted and np.ptp(rows.weight) > 0 else None
 
-    def _draw(self, problem: Any, root: Any, owner: str) -> Posterior:
+    def _draw(self, problem: Any, units: Any, root: Any, owner: str) -> Posterior:
         if self.sampler != "ml":
-            return draw_posterior(problem, self, root, owner=owner)
+            posterior = draw_posterior(problem, self, root, owner=owner)
+            return posterior if units is None else robust_draws(posterior, units)
         if problem.n_pools:
             raise ParameterError(
                 f'{owner}: sampler="ml" has no priors, and groups and decision makers are pooled '
                 'by one. Use sampler="laplace", or give indicators of the groups as covariates.'
             )
-        found = maximum_likelihood(problem, owner=owner)
+        found = maximum_likelihood(problem, units=units, owner=owner)
         values, vectors = np.linalg.eigh(found.covariance)
         factor = vectors * np.sqrt(np.maximum(values, 0.0))
         normal = generator(root, ML_STREAM).normal(size=(self.draws, len(found.theta)))
@@ -361,6 +384,8 @@ class DomainConstrainedRisk(RiskReports):
         findings = _checks.sampling_findings(posterior, self.sampler)
         findings += _checks.predictive_findings(self._predictive)
         findings += _checks.overlap_findings(problem, draws, priors)
+        if problem.law.sigma is None and self.sampler != "ml":
+            findings.append(_checks.prior_finding(draws, mean, priors["sigma"]))
         findings += _checks.conflict_findings(self.conflicts_)
         findings.append(_checks.spread_finding(mean))
         self._findings = tuple(findings)
@@ -388,7 +413,7 @@ class DomainConstrainedRisk(RiskReports):
 
     def _matrices(
         self, X: Any, group: Any, maker: Any, method: str
-    ) -> tuple[FloatArray, FloatArray]:
+    ) -> tuple[FloatArray, FloatArray, IntArray]:
         check_is_fitted(self)
         owner = f"{type(self).__name__}.{method}"
         layout: Layout = self.layout_
@@ -516,7 +541,7 @@ class DomainConstrainedRisk(RiskReports):
         -------
         DrawEstimates
             Positives per test ``as decided``, ``by predicted risk`` (highest risk given X first),
-            ``without deviations`` (same decision maker, at the same rate), the gains of the last
+            ``without deviations`` (one decision maker, at the same rate), the gains of the last
             two over the first, and ``share of positives missed`` as decided.
         """
         matrices = self._matrices(X, group, decision_maker, "suboptimality")
@@ -540,7 +565,8 @@ class DomainConstrainedRisk(RiskReports):
         -------
         DrawEstimates
             For each level ``risk``, ``tested``, ``risk of the tested``, ``risk of the untested``
-            and ``testing at equal risk`` (mean deviation, log odds, relative to everybody).
+            and ``testing at equal risk`` (mean deviation, log odds, relative to everybody; with
+            ``vary_alpha`` at a risk of one half).
         """
         owner = f"{type(self).__name__}.compare_groups"
         values, _ = role_column(as_table(X, owner=owner), by, "by", owner)

@@ -10,6 +10,7 @@ import numpy as np
 from causalfair.exceptions import ConvergenceError
 from causalfair.risk._conditional import hessian
 from causalfair.risk._mode import STARTS, find_mode
+from causalfair.risk._robust import score_variance
 
 if TYPE_CHECKING:
     from causalfair._core.typing import FloatArray, IntArray
@@ -32,7 +33,7 @@ class MaximumLikelihood:
     value : float
         Log-likelihood.
     covariance : (k, k) float array
-        Large-sample covariance, given the constraints.
+        Large-sample covariance, given the constraints; the sandwich where units are given.
     multiplier : (g,) float array
         Change in the log-likelihood per unit of each prevalence held exactly.
     """
@@ -59,8 +60,12 @@ def mean_risk(problem: Problem, theta: FloatArray, g: int) -> tuple[float, Float
     return distance - 1.0, -gradient / distance
 
 
-def maximum_likelihood(problem: Problem, *, owner: str) -> MaximumLikelihood:
+def maximum_likelihood(
+    problem: Problem, *, units: IntArray | None = None, owner: str
+) -> MaximumLikelihood:
     """Maximise the likelihood; prevalences with standard error zero are equations.
+
+    ``units`` are the independent units of the rows, where these are not independent themselves.
 
     Raises
     ------
@@ -84,6 +89,8 @@ def maximum_likelihood(problem: Problem, *, owner: str) -> MaximumLikelihood:
     value, _ = target.value_and_gradient(theta)
     information = -hessian(target.value_and_gradient, theta)
     covariance = _constrained_inverse(information, problem, theta, exact, owner)
+    if units is not None:
+        covariance = covariance @ score_variance(target, theta, information, units) @ covariance
     return MaximumLikelihood(target, theta, value, covariance, multiplier)
 
 

@@ -1,8 +1,7 @@
-"""Marginal log-likelihood of decision and outcome, the unobservable summed out; value and gradient.
+"""Log posterior of decisions and outcomes, the unobservable summed out; value and gradient.
 
-A row has risk score ``r = a + Z`` and decision score ``t = alpha r + d``. With ``u = S(r)`` and
-``v = S(t)`` its code says which of ``v (1 - u)``, ``v u``, ``1 - v``, ... was seen. Nothing here
-raises: a sampler calls it from another thread.
+A row has risk score ``r = a + Z`` and decision score ``t = alpha r + d``, where each decision maker
+may have an alpha of their own. Nothing here raises: a sampler calls it from another thread.
 """
 
 from __future__ import annotations
@@ -13,158 +12,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from causalfair.risk._kernels_cells import MAX_SCORE, quadrature_cell, uniform_cell
+
 KAPPA = (16 * math.sqrt(3) / (15 * math.pi)) ** 2
-PANEL = 3.0
-NEAR_ZERO, FAR_TAIL = 1e-4, -5.0
-MAX_SCORE, MAX_SHIFT = 300.0, 350.0
+MAX_SHIFT = 350.0
 MIN_SIGMA, MAX_SIGMA = 1e-4, 54.0
 MAX_LOG_TAU = 30.0
-LOG_ALPHA_LOW, LOG_ALPHA_HIGH = -12.0, 5.0
+ALPHA_LOW, ALPHA_HIGH = math.exp(-12.0), math.exp(5.0)
 TINY = 1e-300
-_X16, _W16 = np.polynomial.legendre.leggauss(16)
-NODES16 = tuple(0.5 * (_X16 + 1))
-WEIGHTS16 = tuple(0.5 * _W16)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _logistic(x: Any) -> Any:
-    if x >= 0:
-        return 1.0 / (1.0 + math.exp(-x))
-    e = math.exp(x)
-    return e / (1.0 + e)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _panels(a: Any, b: Any, s: Any, flip: Any) -> Any:
-    """Integral over [0, s] of v u, or of v (1 - u) with ``flip``, and its derivatives in a and b.
-
-    Gauss-Legendre, 16 nodes a panel of width at most 3: the poles are at distance pi from the real
-    line, so that the error is below rounding.
-    """
-    n = max(1, math.ceil(s / PANEL))
-    width = s / n
-    total = total_a = total_b = 0.0
-    for p in range(n):
-        for k in range(16):
-            z = width * (p + NODES16[k])
-            h = width * WEIGHTS16[k]
-            u, u0 = _logistic(a + z), _logistic(-a - z)
-            v, v0 = _logistic(b + z), _logistic(-b - z)
-            f = u0 if flip else u
-            total += h * v * f
-            total_a += h * v * u * u0
-            total_b += h * v * v0 * f
-    return total, -total_a if flip else total_a, total_b
-
-
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _ends(e: Any, es: Any) -> Any:
-    """S(x), 1 - S(x), S(x + s), 1 - S(x + s) from exp(x) and exp(s)."""
-    down, down_s = 1.0 / (1.0 + e), 1.0 / (1.0 + e * es)
-    return e * down, down, e * es * down_s, down_s
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _tested_negative(a: Any, b: Any, ea: Any, eb: Any, s: Any, es: Any, q: Any) -> Any:
-    """Integral of v (1 - u) and its derivatives in a and b; q = 1 - exp(-s)."""
-    d = b - a
-    if abs(d) < NEAR_ZERO:
-        return _panels(a, b, s, True)
-    _, a_down, a_up, _ = _ends(ea, es)
-    _, b_down, b_up, _ = _ends(eb, es)
-    ratio = eb / ea
-    grown = math.expm1(d) if abs(d) < 0.5 else ratio - 1.0
-    # L = D(b) - D(a), in the branch without cancellation.
-    if d > 0:
-        gap = math.log1p(grown * q * b_down * a_up)
-    else:
-        gap = -math.log1p(-grown / ratio * q * a_down * b_up)
-    scale, j01 = grown / ratio, gap / grown
-    g_a, g_b = q * a_up * a_down, q * b_up * b_down
-    return gap / scale, (j01 - g_a) / scale, (g_b - j01) / scale
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _tested_positive(a: Any, b: Any, ea: Any, eb: Any, s: Any, es: Any, em: Any, q: Any) -> Any:
-    """Integral of v u and its derivatives, as D(a) - J_01 with a the smaller score."""
-    if abs(b - a) < NEAR_ZERO or max(a, b) + s < FAR_TAIL:
-        return _panels(a, b, s, False)
-    if a <= b:
-        j01, by_high, by_low = _tested_negative(b, a, eb, ea, s, es, q)
-        low, low_down, low_up, _ = _ends(ea, es)
-    else:
-        j01, by_high, by_low = _tested_negative(a, b, ea, eb, s, es, q)
-        low, low_down, low_up, _ = _ends(eb, es)
-    value, by_low = math.log1p(em * low) - j01, q * low_up * low_down - by_low
-    if a <= b:
-        return value, by_low, -by_high
-    return value, -by_high, by_low
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _uniform_cell(code: Any, a: Any, b: Any, s: Any, es: Any, em: Any, q: Any) -> Any:
-    """Integral of one code over Z in [0, s]; derivatives in a, in b, and the integrand at s.
-
-    ``es``, ``em`` and ``q`` are exp(s), exp(s) - 1 and 1 - exp(-s).
-    """
-    if code == 3 or code == 4:
-        u, u0, u_s, u0_s = _ends(math.exp(a), es)
-        if code == 4:
-            return math.log1p(em * u), q * u_s * u0, 0.0, u_s
-        return math.log1p(em * u0_s), -q * u_s * u0, 0.0, u0_s
-    eb = math.exp(b)
-    v, v0, v_s, v0_s = _ends(eb, es)
-    if code == 0:
-        return math.log1p(em * v0_s), 0.0, -q * v_s * v0, v0_s
-    if code == 5:
-        return math.log1p(em * v), 0.0, q * v_s * v0, v_s
-    ea = math.exp(a)
-    u, u0, u_s, u0_s = _ends(ea, es)
-    if code == 1:
-        j, ja, jb = _tested_negative(a, b, ea, eb, s, es, q)
-        return j, ja, jb, v_s * u0_s
-    if code == 7:
-        j, jb, ja = _tested_negative(b, a, eb, ea, s, es, q)
-        return j, ja, jb, u_s * v0_s
-    if code == 2:
-        j, ja, jb = _tested_positive(a, b, ea, eb, s, es, em, q)
-        return j, ja, jb, v_s * u_s
-    # (1 - u)(1 - v) is u v seen from the other end of the interval.
-    j, ja, jb = _tested_positive(-a - s, -b - s, 1 / (ea * es), 1 / (eb * es), s, es, em, q)
-    return j, -ja, -jb, v0_s * u0_s
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _quadrature_cell(code: Any, a: Any, t: Any, outcome: Any, decision: Any, x: Any, w: Any) -> Any:
-    """Sum over nodes of one code, and of its derivatives in r and t, plain and times the node.
-
-    ``outcome`` and ``decision`` hold exp(sigma x) and exp(alpha sigma x): no exponential is left
-    in the loop over nodes.
-    """
-    ea = math.exp(min(max(a, -MAX_SCORE), MAX_SCORE))
-    et = math.exp(min(max(t, -MAX_SCORE), MAX_SCORE))
-    total = r0 = t0 = r1 = t1 = 0.0
-    sign_t = -1.0 if code == 0 or code == 6 or code == 7 else 1.0
-    sign_y = -1.0 if code == 1 or code == 3 or code == 6 else 1.0
-    has_t = code != 3 and code != 4
-    has_y = code != 0 and code != 5
-    for k in range(x.size):
-        odds_y, odds_t = ea * outcome[k], et * decision[k]
-        u0, v0 = 1.0 / (1.0 + odds_y), 1.0 / (1.0 + odds_t)
-        u, v = odds_y * u0, odds_t * v0
-        f_t = 1.0 if not has_t else (v if sign_t > 0 else v0)
-        f_y = 1.0 if not has_y else (u if sign_y > 0 else u0)
-        h = w[k]
-        total += h * f_t * f_y
-        if has_t:
-            g = h * sign_t * v * v0 * f_y
-            t0 += g
-            t1 += g * x[k]
-        if has_y:
-            g = h * sign_y * u * u0 * f_t
-            r0 += g
-            r1 += g * x[k]
-    return total, r0, t0, r1, t1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -185,7 +40,7 @@ def rows_uniform(
             continue
         ai = min(max(a[i], -MAX_SCORE), MAX_SCORE)
         bi = ai + min(max(d[i], -MAX_SCORE), MAX_SCORE)
-        j, ja, jb, js = _uniform_cell(code[i], ai, bi, sigma, es, em, q)
+        j, ja, jb, js = uniform_cell(code[i], ai, bi, sigma, es, em, q)
         j = max(j, TINY)
         scaled = weight[i] / j
         value += weight[i] * (math.log(j) - log_sigma)
@@ -204,36 +59,62 @@ def _node_odds(scale: Any, x: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _decision_odds(alphas: Any, sigma: Any, x: Any) -> Any:
+    out = np.empty((alphas.size, x.size))
+    for j in range(alphas.size):
+        out[j] = _node_odds(alphas[j] * sigma, x)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _maker_alphas(alpha: Any, delta: Any, n_columns: Any) -> Any:
+    """Weight of risk of each decision maker: deviations beyond the columns of W are its logs."""
+    if delta.size == n_columns:
+        return np.full(1, alpha)
+    return alpha * np.exp(delta[n_columns:])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def rows_quadrature(
     a: Any,
     d: Any,
+    maker: Any,
     code: Any,
     weight: Any,
-    alpha: Any,
+    alphas: Any,
     sigma: Any,
     x: Any,
     w: Any,
     grad_a: Any,
     grad_d: Any,
+    grad_alphas: Any,
 ) -> Any:
-    """Log-likelihood of rows for Z = sigma x with weights w; derivatives in sigma and alpha."""
-    outcome, decision = _node_odds(sigma, x), _node_odds(alpha * sigma, x)
-    value = slope_sigma = slope_alpha = 0.0
+    """Log-likelihood of rows for Z = sigma x with weights w; derivative in sigma.
+
+    ``alphas`` holds the weight of risk of each decision maker, or one for all; their derivatives
+    are written to ``grad_alphas``.
+    """
+    outcome, decisions = _node_odds(sigma, x), _decision_odds(alphas, sigma, x)
+    value = slope_sigma = 0.0
+    for j in range(alphas.size):
+        grad_alphas[j] = 0.0
     for i in range(a.size):
         if weight[i] == 0.0 or code[i] == 8:
             grad_a[i] = 0.0
             grad_d[i] = 0.0
             continue
+        j = maker[i] if alphas.size > 1 else 0
+        alpha = alphas[j]
         t = alpha * a[i] + d[i]
-        p, r0, t0, r1, t1 = _quadrature_cell(code[i], a[i], t, outcome, decision, x, w)
+        p, r0, t0, r1, t1 = quadrature_cell(code[i], a[i], t, outcome, decisions[j], x, w)
         p = max(p, TINY)
         scaled = weight[i] / p
         value += weight[i] * math.log(p)
         grad_a[i] = scaled * (r0 + alpha * t0)
         grad_d[i] = scaled * t0
         slope_sigma += scaled * (r1 + alpha * t1)
-        slope_alpha += scaled * (a[i] * t0 + sigma * t1)
-    return value, slope_sigma, slope_alpha
+        grad_alphas[j] += scaled * (a[i] * t0 + sigma * t1)
+    return value, slope_sigma
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -255,10 +136,10 @@ def prevalence_term(
             continue
         if x.size == 0:
             ai = min(max(a[i], -MAX_SCORE), MAX_SCORE)
-            j, ja, _, js = _uniform_cell(4, ai, ai, sigma, es, em, q)
+            j, ja, _, js = uniform_cell(4, ai, ai, sigma, es, em, q)
             p, slope[i], ps = j / sigma, ja / sigma, (js - j / sigma) / sigma
         else:
-            p, slope[i], _, ps, _ = _quadrature_cell(4, a[i], 0.0, odds, odds, x, w)
+            p, slope[i], _, ps, _ = quadrature_cell(4, a[i], 0.0, odds, odds, x, w)
         mean[g] += weight[i] * p
         mean_s[g] += weight[i] * ps
         total[g] += weight[i]
@@ -374,6 +255,7 @@ def log_posterior(
     theta: Any,
     X: Any,
     W: Any,
+    maker: Any,
     code: Any,
     weight: Any,
     prev_group: Any,
@@ -409,27 +291,35 @@ def log_posterior(
     )  # fmt: skip
     log_tau = theta[first_tau:]
     outside = sigma0 < 0 and sigma > MAX_SIGMA
-    outside = outside or (alpha0 < 0 and not (LOG_ALPHA_LOW < math.log(alpha) < LOG_ALPHA_HIGH))
+    alphas = _maker_alphas(alpha, delta, W.shape[1])
+    if alpha0 < 0 or f > W.shape[1]:
+        for j in range(alphas.size):
+            outside = outside or not (ALPHA_LOW < alphas[j] < ALPHA_HIGH)
     for k in range(n_tau):
         outside = outside or abs(log_tau[k]) > MAX_LOG_TAU
     if outside:
         return -math.inf, grad
     a, d = _scores(X, beta), _scores(W, delta)
     grad_a, grad_d = np.empty(a.size), np.empty(a.size)
-    d_alpha = 0.0
+    g_alphas = np.zeros(alphas.size)
     if x.size == 0:
         value, d_sigma = rows_uniform(a, d, code, weight, sigma, grad_a, grad_d)
     else:
-        value, d_sigma, d_alpha = rows_quadrature(
-            a, d, code, weight, alpha, sigma, x, w, grad_a, grad_d
+        value, d_sigma = rows_quadrature(
+            a, d, maker, code, weight, alphas, sigma, x, w, grad_a, grad_d, g_alphas
         )
+    g_alphas *= alphas
+    d_alpha = g_alphas.sum() / alpha
     if prev_value.size:
         density, slope = prevalence_term(
             a, prev_group, prev_weight, sigma, prev_value, prev_sd, x, w, grad_a
         )
         value += density
         d_sigma += slope
-    g_beta, g_delta = _back(X, grad_a), _back(W, grad_d)
+    g_beta, g_delta = _back(X, grad_a), np.empty(f)
+    g_delta[: W.shape[1]] = _back(W, grad_d)
+    if f > W.shape[1]:
+        g_delta[W.shape[1] :] = g_alphas
     prior = options[6] > 0
     n_c = n_ct = 0
     if prior:
@@ -495,17 +385,20 @@ def log_posterior(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def probabilities(
-    codes: Any, X: Any, W: Any, beta: Any, delta: Any, alpha: Any, sigma: Any, x: Any, w: Any
-) -> Any:
+    codes: Any, X: Any, W: Any, maker: Any, beta: Any, delta: Any, alpha: Any, sigma: Any, x: Any,
+    w: Any,
+) -> Any:  # fmt: skip
     """Probability of some codes for each draw and row: (len(codes), n_draws, n_rows)."""
     n_draws, n = beta.shape[0], X.shape[0]
     out = np.empty((codes.size, n_draws, n))
     for b in range(n_draws):
         s = sigma[b]
         es, em, q = math.exp(s), math.expm1(s), -math.expm1(-s)
-        outcome, decision = _node_odds(s, x), _node_odds(alpha[b] * s, x)
+        alphas = _maker_alphas(alpha[b], delta[b], W.shape[1])
+        outcome, decisions = _node_odds(s, x), _decision_odds(alphas, s, x)
         for i in range(n):
             a = d = 0.0
+            maker_i = maker[i] if alphas.size > 1 else 0
             for j in range(X.shape[1]):
                 a += X[i, j] * beta[b, j]
             for j in range(W.shape[1]):
@@ -514,10 +407,12 @@ def probabilities(
                 if x.size == 0:
                     ai = min(max(a, -MAX_SCORE), MAX_SCORE)
                     bi = ai + min(max(d, -MAX_SCORE), MAX_SCORE)
-                    out[k, b, i] = _uniform_cell(codes[k], ai, bi, s, es, em, q)[0] / s
+                    out[k, b, i] = uniform_cell(codes[k], ai, bi, s, es, em, q)[0] / s
                 else:
-                    t = alpha[b] * a + d
-                    out[k, b, i] = _quadrature_cell(codes[k], a, t, outcome, decision, x, w)[0]
+                    t = alphas[maker_i] * a + d
+                    out[k, b, i] = quadrature_cell(
+                        codes[k], a, t, outcome, decisions[maker_i], x, w
+                    )[0]
     return out
 
 
@@ -528,6 +423,7 @@ def whitened_log_posterior(
     factor: Any,
     X: Any,
     W: Any,
+    maker: Any,
     code: Any,
     weight: Any,
     prev_group: Any,
@@ -552,7 +448,7 @@ def whitened_log_posterior(
         for i in range(z.size):
             theta[i] += factor[i, j] * z[j]
     value, gradient = log_posterior(
-        theta, X, W, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
+        theta, X, W, maker, code, weight, prev_group, prev_weight, prev_value, prev_sd, link, x, w,
         sd_beta, pool_beta, sd_delta, pool_delta, held_beta, held_delta, tau_scale, options,
     )  # fmt: skip
     return value, _back(factor, gradient)

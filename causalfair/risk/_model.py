@@ -29,7 +29,7 @@ class Law:
     """The unobservable and its weight in the decision.
 
     ``alpha`` and ``sigma`` are None where inferred; ``nodes`` and ``weights`` are empty where the
-    closed form applies.
+    closed form applies; ``vary_alpha`` says whether decision makers have weights of their own.
     """
 
     unobservables: str
@@ -37,13 +37,14 @@ class Law:
     sigma: float | None
     nodes: FloatArray
     weights: FloatArray
+    vary_alpha: bool = False
 
     def with_rule(self, reach: float) -> Law:
         """Quadrature good for ``sigma max(1, alpha)`` up to ``reach``."""
         if self.unobservables == "none":
             return replace(self, nodes=np.zeros(1), weights=np.ones(1))
         if self.unobservables == "uniform":
-            if self.alpha == 1.0:
+            if self.alpha == 1.0 and not self.vary_alpha:
                 return replace(self, nodes=np.empty(0), weights=np.empty(0))
             x, w = np.polynomial.legendre.leggauss(16)
             panels = max(1, int(np.ceil(reach / 3)))
@@ -70,6 +71,9 @@ class Layout:
         Names for tables.
     group_levels, maker_levels : tuple of str
         Levels; groups enter risk and deviation, decision makers the deviation.
+    vary_alpha : bool
+        Whether decision makers weigh risk each in their own way. The logs of their weights, over
+        the common one, then follow the deviation coefficients.
     """
 
     design: Design
@@ -78,6 +82,7 @@ class Layout:
     group_levels: tuple[str, ...]
     maker_name: str
     maker_levels: tuple[str, ...]
+    vary_alpha: bool = False
 
     @property
     def beta_names(self) -> tuple[str, ...]:
@@ -92,9 +97,14 @@ class Layout:
         return (*free, *(f"{self.maker_name}={m}" for m in self.maker_levels))
 
     @property
+    def weight_names(self) -> tuple[str, ...]:
+        """Names of the decision makers' log weights of risk."""
+        return tuple(f"{self.maker_name}={m}" for m in self.maker_levels if self.vary_alpha)
+
+    @property
     def link(self) -> IntArray:
         """Risk coefficient that belongs to each deviation coefficient; -1 for pooled ones."""
-        pooled = len(self.group_levels) + len(self.maker_levels)
+        pooled = len(self.group_levels) + len(self.maker_levels) + len(self.weight_names)
         return np.array([*self.expertise.free, *[-1] * pooled], dtype=np.intp)
 
     def pools(self) -> tuple[IntArray, IntArray, int]:
@@ -103,25 +113,30 @@ class Layout:
         first = GROUP_POOLS if n_groups else 0
         beta = [*[-1] * self.design.d, *[0] * n_groups]
         delta = [*[-1] * len(self.expertise.free), *[1] * n_groups, *[first] * n_makers]
+        delta += [first + 1] * len(self.weight_names)
         return (
             np.array(beta, dtype=np.intp),
             np.array(delta, dtype=np.intp),
-            first + bool(n_makers),
+            first + bool(n_makers) + self.vary_alpha,
         )
 
     def pool_names(self) -> list[str]:
         """Names of the pooling scales."""
         names = [f"sd of risk, {self.group_name}", f"sd of testing, {self.group_name}"]
         names = names if self.group_levels else []
-        return names + ([f"sd of testing, {self.maker_name}"] if self.maker_levels else [])
+        names += [f"sd of testing, {self.maker_name}"] if self.maker_levels else []
+        return names + ([f"sd of log alpha, {self.maker_name}"] if self.vary_alpha else [])
 
-    def matrices(self, Z: FloatArray, group: Any, maker: Any) -> tuple[FloatArray, FloatArray]:
-        """Columns of the risk (n, d) and of the deviation (n, f)."""
+    def matrices(
+        self, Z: FloatArray, group: Any, maker: Any
+    ) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Columns of the risk (n, d) and of the deviation (n, f), and whose alpha each row has."""
         groups = _indicators(group, len(self.group_levels), len(Z))
         makers = _indicators(maker, len(self.maker_levels), len(Z))
         X = np.ascontiguousarray(np.column_stack([Z, groups]))
         W = np.column_stack([Z[:, list(self.expertise.free)], groups, makers])
-        return X, np.ascontiguousarray(W)
+        whose = maker if self.vary_alpha else np.zeros(len(Z))
+        return X, np.ascontiguousarray(W), np.ascontiguousarray(whose, dtype=np.intp)
 
     def beta_original(self, beta: FloatArray) -> FloatArray:
         """Risk coefficients per unit of each covariate."""
@@ -207,9 +222,9 @@ def _row_codes(rows: SelectiveRows, Z: FloatArray, member: IntArray) -> IntArray
 
 
 ARRAYS = (
-    "X", "W", "code", "weight", "prev_group", "prev_weight", "prev_value", "prev_sd", "link",
-    "nodes", "weights", "sd_beta", "pool_beta", "sd_delta", "pool_delta", "held_beta", "held_delta",
-    "tau_scale", "options",
+    "X", "W", "maker", "code", "weight", "prev_group", "prev_weight", "prev_value", "prev_sd",
+    "link", "nodes", "weights", "sd_beta", "pool_beta", "sd_delta", "pool_delta", "held_beta",
+    "held_delta", "tau_scale", "options",
 )  # fmt: skip
 
 
@@ -241,6 +256,16 @@ class Problem:
     def n_pools(self) -> int:
         """Number of pooling scales."""
         return len(self.arrays["tau_scale"])
+
+    @property
+    def columns(self) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Of the risk, of the deviation, and whose alpha each cell has."""
+        return self.arrays["X"], self.arrays["W"], self.arrays["maker"]
+
+    def columns_of(self, chosen: Any) -> tuple[FloatArray, FloatArray, IntArray]:
+        """The same of some cells."""
+        X, W, maker = self.columns
+        return X[chosen], W[chosen], maker[chosen]
 
     def value_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """Log posterior and its gradient."""
@@ -322,7 +347,9 @@ class Problem:
     def with_rule_for(self, theta: FloatArray, spread: float) -> Problem:
         """Same problem with a quadrature good for ``spread`` times sigma at ``theta``."""
         here = self.natural(theta)
-        reach = float(here.sigma[0] * max(1.0, here.alpha[0])) * spread
+        n_weights = len(self.layout.weight_names)
+        most = float(np.exp(here.delta[0, len(here.delta[0]) - n_weights :]).max(initial=1.0))
+        reach = float(here.sigma[0] * max(1.0, here.alpha[0] * most)) * spread
         return self.with_law(self.law.with_rule(min(max(reach, 2.0), 30.0)))
 
 
@@ -367,18 +394,19 @@ def build_problem(
 ) -> Problem:
     """Everything the kernel needs; ``merge`` adds up equal rows."""
     cells = aggregate(rows, Z, prevalence.member, merge=merge)
-    X, W = layout.matrices(cells.Z, cells.group, cells.maker)
+    X, W, maker = layout.matrices(cells.Z, cells.group, cells.maker)
     pool_beta, pool_delta, n_pools = layout.pools()
-    sd_delta = np.full(W.shape[1], priors["coefficients"])
+    sd_delta = np.full(len(pool_delta), priors["coefficients"])
     sd_delta[: len(layout.expertise.sd)] = layout.expertise.sd
     likelihood = np.where(cells.code == _data.UNUSED, 0.0, cells.weight)
     arrays = {
-        "X": X, "W": W, "code": cells.code, "weight": likelihood, "prev_group": cells.member,
-        "prev_weight": cells.weight, "prev_value": prevalence.value, "prev_sd": prevalence.sd,
+        "X": X, "W": W, "maker": maker, "code": cells.code, "weight": likelihood,
+        "prev_group": cells.member, "prev_weight": cells.weight,
+        "prev_value": prevalence.value, "prev_sd": prevalence.sd,
         "link": layout.link, "nodes": law.nodes, "weights": law.weights,
         "sd_beta": np.full(X.shape[1], priors["coefficients"]), "pool_beta": pool_beta,
         "sd_delta": sd_delta, "pool_delta": pool_delta,
-        "held_beta": np.zeros(X.shape[1]), "held_delta": np.zeros(W.shape[1]),
+        "held_beta": np.zeros(X.shape[1]), "held_delta": np.zeros(len(pool_delta)),
         "tau_scale": np.full(n_pools, priors["pooling"]),
         "options": _options(law, priors["alpha"], priors["sigma"], 1.0),
     }  # fmt: skip

@@ -33,14 +33,17 @@ def native_posterior(
     def by_chain(values: FloatArray) -> FloatArray:
         return values.reshape(chains, -1, *values.shape[1:])
 
+    n_free = len(layout.delta_names)
     groups: dict[str, dict[str, Any]] = {
         "posterior": {
-            "beta_Y": by_chain(draws.beta), "beta_Delta": by_chain(draws.delta),
+            "beta_Y": by_chain(draws.beta), "beta_Delta": by_chain(draws.delta[:, :n_free]),
             "alpha": by_chain(draws.alpha), "sigma": by_chain(draws.sigma),
             "prevalence": by_chain(prevalence),
         },
         "sample_stats": dict(statistics),
     }  # fmt: skip
+    if layout.weight_names:
+        groups["posterior"]["log_alpha"] = by_chain(draws.delta[:, n_free:])
     if problem is not None:
         size = len(draws) * len(problem.cells.weight)
         if size > MOST_NUMBERS:
@@ -60,10 +63,11 @@ def native_posterior(
         groups,
         coords={
             "feature": list(layout.beta_names), "free_feature": list(layout.delta_names),
-            "seen": list(SEEN),
+            "seen": list(SEEN), "decision_maker": list(layout.maker_levels),
         },
         dims={
             "beta_Y": ["feature"], "beta_Delta": ["free_feature"], "count": ["seen"],
+            "log_alpha": ["decision_maker"],
             "cell": ["cell_dim"], "x": ["cell_dim", "feature"], "code": ["cell_dim"],
             "weight": ["cell_dim"],
         },
@@ -80,11 +84,10 @@ def _constants(problem: Problem) -> dict[str, Any]:
 def cell_log_likelihood(problem: Problem, draws: Natural) -> FloatArray:
     """Log-likelihood (n_draws, n_cells) of all the rows of each cell."""
     code, weight = problem.cells.code, problem.arrays["weight"]
-    X, W = problem.arrays["X"], problem.arrays["W"]
     out = np.zeros((len(draws), len(code)))
     for one in np.unique(code[code != _data.UNUSED]):
         inside = np.flatnonzero(code == one)
-        p = code_probabilities((int(one),), X[inside], W[inside], draws, problem.law)[0]
+        p = code_probabilities((int(one),), *problem.columns_of(inside), draws, problem.law)[0]
         out[:, inside] = weight[inside] * np.log(np.maximum(p, TINY))
     return out
 
@@ -98,12 +101,12 @@ def seen_counts(problem: Problem) -> FloatArray:
 def predicted_counts(problem: Problem, draws: Natural, rng: np.random.Generator) -> FloatArray:
     """The same counts (n_draws, 3) simulated from each draw, for the rows decided as usual."""
     usual = np.isin(problem.cells.code, list(SEEN.values()))
-    X, W = problem.arrays["X"][usual], problem.arrays["W"][usual]
+    columns = problem.columns_of(usual)
     weight = problem.cells.weight[usual]
     # A cell of whole weight is so many rows; a sampling weight counts one row so often.
     size = np.maximum(np.rint(weight), 1.0).astype(np.int64)
     each = weight / size
-    tested, both = code_probabilities((5, 2), X, W, draws, problem.law)
+    tested, both = code_probabilities((5, 2), *columns, draws, problem.law)
     chosen = rng.binomial(size, np.minimum(tested, 1.0))
     positive = rng.binomial(chosen, np.minimum(both / tested, 1.0))
     return np.column_stack([(size - chosen) @ each, (chosen - positive) @ each, positive @ each])

@@ -13,13 +13,15 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
 
-from causalfair.risk import _kernels
+from causalfair.risk import _kernels, _kernels_cells
 
 __all__ = ["WhitenedLogPosterior"]
 
 # PyTensor keeps compiled functions on disk and does not look into the kernel: its key must change
-# with the kernel's source, or an old posterior would be sampled after an update.
-SOURCE_KEY = zlib.crc32(Path(_kernels.__file__).read_bytes())
+# with the kernel's sources, or an old posterior would be sampled after an update.
+SOURCE_KEY = zlib.crc32(
+    Path(_kernels.__file__).read_bytes() + Path(_kernels_cells.__file__).read_bytes()
+)
 
 
 class WhitenedLogPosterior(Op):  # type: ignore[misc]

@@ -11,15 +11,17 @@ from causalfair.risk._model import Natural
 from causalfair.risk._posterior import code_probabilities
 
 if TYPE_CHECKING:
-    from causalfair._core.typing import FloatArray
+    from causalfair._core.typing import FloatArray, IntArray
     from causalfair.risk._model import Law
 
 BISECTIONS = 40
 
 
-def suboptimality(X: FloatArray, W: FloatArray, draws: Natural, law: Law) -> DrawEstimates:
+def suboptimality(
+    X: FloatArray, W: FloatArray, maker: IntArray, draws: Natural, law: Law
+) -> DrawEstimates:
     """Positives per test as decided, by predicted risk, and without deviations."""
-    both, tested, risk = code_probabilities((2, 5, 4), X, W, draws, law)
+    both, tested, risk = code_probabilities((2, 5, 4), X, W, maker, draws, law)
     n_tests = tested.sum(axis=1)
     decided = both.sum(axis=1) / n_tests
     # Rank on the posterior mean: a policy must be chosen before the truth is known.
@@ -37,25 +39,25 @@ def suboptimality(X: FloatArray, W: FloatArray, draws: Natural, law: Law) -> Dra
 
 
 def _without_deviations(X: FloatArray, draws: Natural, law: Law, n_tests: FloatArray) -> FloatArray:
-    """Yield of the same decision maker with one deviation for all, at the same number of tests."""
-    ones = np.ones((len(X), 1))
+    """Yield with one deviation and one alpha for all, at the same number of tests."""
+    ones, nobody = np.ones((len(X), 1)), np.zeros(len(X), dtype=np.intp)
     low, high = np.full(len(draws), -60.0), np.full(len(draws), 60.0)
     both = tested = np.zeros((len(draws), 1))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         flat = Natural(draws.beta, middle[:, None], draws.alpha, draws.sigma, draws.pools)
-        both, tested = code_probabilities((2, 5), X, ones, flat, law)
+        both, tested = code_probabilities((2, 5), X, ones, nobody, flat, law)
         above = tested.sum(axis=1) > n_tests
         high, low = np.where(above, middle, high), np.where(above, low, middle)
     return np.asarray(both.sum(axis=1) / tested.sum(axis=1))
 
 
 def compare_groups(
-    X: FloatArray, W: FloatArray, draws: Natural, law: Law, by: Any
+    X: FloatArray, W: FloatArray, maker: IntArray, draws: Natural, law: Law, by: Any
 ) -> DrawEstimates:
     """Risk, testing, and testing at equal risk of each level of ``by``."""
-    both, tested, risk = code_probabilities((2, 5, 4), X, W, draws, law)
-    deviation = draws.delta @ W.T
+    both, tested, risk = code_probabilities((2, 5, 4), X, W, maker, draws, law)
+    deviation = draws.delta[:, : W.shape[1]] @ W.T
     deviation = deviation - deviation.mean(axis=1, keepdims=True)
     text = np.asarray([str(v) for v in by])
     terms: dict[str, FloatArray] = {}

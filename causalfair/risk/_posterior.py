@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from causalfair._core.logging import warn
 from causalfair._core.random import generator, int_seed
 from causalfair.exceptions import ConvergenceWarning
-from causalfair.risk._conditional import hessian
 from causalfair.risk._mode import Mode, find_mode, normal_draws
 from causalfair.risk._nested import MAX_PARETO_K, resampled_draws
 
@@ -68,6 +67,7 @@ def draw_posterior(problem: Problem, settings: Any, root: Any, *, owner: str) ->
                 f'most {MAX_PARETO_K}). Use sampler="nutpie".',
                 ConvergenceWarning,
             )
+        _check_quadrature(mode.problem, drawn.draws, owner)
         return Posterior(mode, drawn.draws[None], None, drawn.pareto_k, {})
     return _draw_nuts(mode, settings, root, owner)
 
@@ -114,17 +114,22 @@ def _check_quadrature(problem: Problem, theta: FloatArray, owner: str) -> None:
 
 
 def natural_terms(layout: Layout, draws: Natural, *, original: bool) -> dict[str, FloatArray]:
-    """Named draws: ``risk:``, ``testing:``, ``alpha``, ``sigma`` and pooling scales."""
+    """Named draws: ``risk:``, ``testing:``, ``alpha``, ``sigma`` and pooling scales.
+
+    ``log alpha:`` of a decision maker is over the common alpha.
+    """
     beta = layout.beta_original(draws.beta) if original else draws.beta
     delta = layout.delta_original(draws.delta) if original else draws.delta
     terms = {f"risk:{name}": beta[:, j] for j, name in enumerate(layout.beta_names)}
     terms |= {f"testing:{name}": delta[:, j] for j, name in enumerate(layout.delta_names)}
+    n_free = len(layout.delta_names)
+    terms |= {f"log alpha:{m}": delta[:, n_free + j] for j, m in enumerate(layout.weight_names)}
     terms |= {"alpha": draws.alpha, "sigma": draws.sigma}
     return terms | {name: draws.pools[:, j] for j, name in enumerate(layout.pool_names())}
 
 
 def code_probabilities(
-    codes: tuple[int, ...], X: FloatArray, W: FloatArray, draws: Natural, law: Law
+    codes: tuple[int, ...], X: FloatArray, W: FloatArray, maker: IntArray, draws: Natural, law: Law
 ) -> FloatArray:
     """Probability of some codes for each draw and row: (len(codes), n_draws, n_rows)."""
     from causalfair.risk import _kernels
@@ -134,6 +139,7 @@ def code_probabilities(
             np.array(codes),
             X,
             W,
+            maker,
             draws.beta,
             draws.delta,
             draws.alpha,
@@ -145,15 +151,15 @@ def code_probabilities(
 
 
 def risk_draws(
-    X: FloatArray, W: FloatArray, draws: Natural, law: Law, given: str | None
+    X: FloatArray, W: FloatArray, maker: IntArray, draws: Natural, law: Law, given: str | None
 ) -> FloatArray:
     """Draws (n_draws, n_rows) of the risk of everybody, of the untested, or of the tested."""
     if given is None:
-        return np.asarray(code_probabilities((4,), X, W, draws, law)[0])
+        return np.asarray(code_probabilities((4,), X, W, maker, draws, law)[0])
     if given == "untested":
-        both, none = code_probabilities((7, 0), X, W, draws, law)
+        both, none = code_probabilities((7, 0), X, W, maker, draws, law)
     else:
-        both, none = code_probabilities((2, 5), X, W, draws, law)
+        both, none = code_probabilities((2, 5), X, W, maker, draws, law)
     return np.asarray(both / none)
 
 
@@ -168,30 +174,8 @@ def mean_risks(problem: Problem, draws: Natural, member: IntArray, n_groups: int
             draws.beta[part], draws.delta[part], draws.alpha[part], draws.sigma[part],
             draws.pools[part],
         )  # fmt: skip
-        risk = risk_draws(problem.arrays["X"], problem.arrays["W"], some, problem.law, None)
+        risk = risk_draws(*problem.columns, some, problem.law, None)
         for g in range(n_groups):
             inside = weight * (member == g)
             out[part, g] = risk @ inside / inside.sum()
     return out
-
-
-def robust_draws(posterior: Posterior, units: IntArray) -> Posterior:
-    """Stretch the draws so that their covariance allows for clusters or sampling weights.
-
-    The covariance becomes H^-1 V H^-1 with V the sum of squared scores of the units (and the
-    information of priors and constraints); draws keep their mean (Williams and Savitsky 2021).
-    """
-    problem, theta = posterior.mode.problem, posterior.mode.theta
-    likelihood = problem.without_prior().without_prevalence()
-    information = np.linalg.inv(posterior.mode.covariance)
-    meat = information + hessian(likelihood.value_and_gradient, theta)
-    row_keys = ("X", "W", "code", "weight", "prev_group", "prev_weight")
-    order = np.argsort(units, kind="stable")
-    for unit in np.split(order, np.flatnonzero(np.diff(units[order])) + 1):
-        part = {k: np.ascontiguousarray(problem.arrays[k][unit]) for k in row_keys}
-        score = likelihood.replaced(**part).value_and_gradient(theta)[1]
-        meat += np.outer(score, score)
-    sandwich = posterior.mode.covariance @ meat @ posterior.mode.covariance
-    stretch = np.linalg.cholesky(sandwich) @ np.linalg.inv(posterior.mode.factor)
-    centre = posterior.flat().mean(axis=0)
-    return replace(posterior, theta=centre + (posterior.theta - centre) @ stretch.T)

@@ -105,6 +105,10 @@ class RiskReports(CausalEstimator):
         shown = {"alpha": law.alpha, "sigma": law.sigma}
         fixed = [f"{k} = {v:g}" for k, v in shown.items() if v is not None]
         kind = {"uniform": "Z uniform", "normal": "Z normal", "none": "no Z"}[law.unobservables]
+        if law.vary_alpha:
+            around = "" if law.alpha is None else f" around {law.alpha:g}"
+            fixed = [one for one in fixed if not one.startswith("alpha")]
+            fixed.append(f"alpha varies by {self.layout_.maker_name}{around}")
         pairs.append(("unobservable", ", ".join([kind, *fixed])))
         pairs.append(("sampler", f"{self.sampler}, {len(self._natural):,} draws"))
         return pairs

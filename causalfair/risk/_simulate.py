@@ -36,7 +36,8 @@ def row_probabilities(
     one = np.ones((1, 1))
     out = _kernels.probabilities(
         np.asarray(codes), np.ascontiguousarray(a[:, None]), np.ascontiguousarray(d[:, None]),
-        one, one, np.array([float(alpha)]), np.array([float(sigma)]), rule.nodes, rule.weights,
+        np.zeros(len(a), dtype=np.intp), one, one, np.array([float(alpha)]),
+        np.array([float(sigma)]), rule.nodes, rule.weights,
     )  # fmt: skip
     return np.asarray(out[:, 0])
 

@@ -34,6 +34,9 @@ class ThresholdPriors:
         Standard deviations of the places' effects on guilt and on the signal.
     region_guilt, region_signal : float
         The same for regions, where they are given.
+    learn_places : bool
+        Learn the standard deviations of the places' effects from the data: ``place_guilt`` and
+        ``place_signal`` are then the scales of their half-normal priors.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class ThresholdPriors:
     place_signal: float = 0.1
     region_guilt: float = 0.5
     region_signal: float = 0.5
+    learn_places: bool = False
 
     def __post_init__(self) -> None:
         spreads = [self.guilt[1], self.signal[1], self.threshold[1], self.threshold_spread]
@@ -60,7 +64,7 @@ class ThresholdPriors:
             )
 
     def as_array(self) -> FloatArray:
-        """(11,) in the order of the attributes."""
+        """(11,) in the order of the attributes, but the last."""
         return np.array(
             [
                 *self.guilt, *self.signal, *self.threshold, self.threshold_spread,
@@ -70,7 +74,10 @@ class ThresholdPriors:
 
 
 def named_priors(name: str, form: str) -> ThresholdPriors:
-    """Published priors of the two forms, or weaker ones."""
+    """Published priors of the two forms, weaker ones, or wide ones that learn how places differ."""
+    if name == "wide":
+        wide = (0.0, 2.0)
+        return ThresholdPriors(wide, wide, wide, 2.0, 2.0, 2.0, 2.0, 2.0, learn_places=True)
     if name == "weak":
         signal, location = ((1.5, 0.5), (-1.5, 1.0)) if form == "beta" else ((0.5, 0.5), (0.0, 2.0))
         return ThresholdPriors((-2.5, 1.0), signal, location, 1.0, 0.25, 0.25, 0.5, 0.25)
@@ -137,11 +144,14 @@ class ThresholdModel:
     ----------
     n_dim : int
         Number of coordinates; the order is told in the kernels.
-    n_shared : int
-        How many come first and belong to groups and regions.
+    n_common, n_shared : int
+        How many come first and belong to all places, and to all or a region.
     first : (n_places + 1,) int array
         First cell of each place; the coordinates of place d start at
         ``n_shared + 2 d + first[d]``.
+    held : (n_places + 1, 2) array
+        How far the coordinates of the places' effects are the effects themselves, and the standard
+        deviations, in units of their priors, at which both have one unit; see the kernels.
     anchor : (n, 8) array
         Where root searches start: earlier :meth:`solutions`.
     """
@@ -149,14 +159,17 @@ class ThresholdModel:
     def __init__(self, cells: SearchCells, priors: ThresholdPriors, form: str) -> None:
         self.cells, self.priors, self.beta = cells, priors, form == "beta"
         r, places = len(cells.groups), len(cells.places)
-        self.n_shared = 4 * r + 2 * len(cells.regions)
+        n_scales = 2 if priors.learn_places else 0
+        self.n_common = 4 * r + n_scales
+        self.n_shared = self.n_common + 2 * len(cells.regions)
         self.n_dim = self.n_shared + 2 * places + cells.n
-        self.log_spread = slice(3 * r, 4 * r)
+        self.log_spread, self.scales = slice(3 * r, 4 * r), slice(4 * r, self.n_common)
         self.first = np.searchsorted(cells.place, np.arange(places + 1))
         region = np.empty(0, dtype=np.int64) if cells.region is None else cells.region
         searched, left = cells.searches + 0.5, cells.stops - cells.searches + 0.5
         scale = np.column_stack([np.log(searched / left), np.sqrt(1 / searched + 1 / left)])
-        self.layout = (r, self.first, cells.group, region)
+        self._sizes, self._codes = (r, n_scales), (self.first, cells.group, region)
+        self.held = np.vstack([np.zeros((places, 2)), np.ones(2)])
         self._data = (cells.counts(), priors.as_array(), scale)
         # A fixed start of the root search: same coordinates, same bits.
         self.anchor = np.zeros((cells.n, 8))
@@ -164,6 +177,11 @@ class ThresholdModel:
         self.anchor_at(np.zeros(self.n_dim))
         # Precision of a cell's threshold by its search rate alone.
         self._precision = 1.0 / (scale[:, 1] * self.anchor[:, 6]) ** 2
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """Sizes and codes, as the kernels want them."""
+        return (*self._sizes, self.held, *self._codes)
 
     def start(self) -> FloatArray:
         """Observed search rates, thresholds around their mean, the rest at the prior's centre."""
@@ -174,6 +192,7 @@ class ThresholdModel:
         spread = np.sqrt(np.bincount(c.group, (u - mean[c.group]) ** 2) / count)
         x[2 * r : 3 * r] = (mean - q.threshold[0]) / q.threshold[1]
         x[self.log_spread] = np.log(np.maximum(spread / q.threshold_spread, 0.05))
+        x[self.scales] = 0.5
         return x
 
     def solutions(self, x: FloatArray) -> FloatArray:
@@ -224,7 +243,10 @@ class ThresholdModel:
         size = np.exp(e)
         score = u if self.beta else f + size * u - 0.5 * size**2
         q = self.priors
-        guilt, signal, location, log_spread = x[: 4 * len(self.cells.groups)].reshape(4, -1)
+        r = len(self.cells.groups)
+        guilt, signal, location, log_spread = x[: 4 * r].reshape(4, -1)
+        sds = np.array([q.place_guilt, q.place_signal])
+        learnt = {"place_sd": sds * np.abs(x[self.scales])} if q.learn_places else {}
         return {
             "cell_threshold": expit(score),
             "search_rate": expit(rate),
@@ -233,4 +255,5 @@ class ThresholdModel:
             "signal": q.signal[0] + q.signal[1] * signal,
             "location": q.threshold[0] + q.threshold[1] * location,
             "spread": q.threshold_spread * np.exp(log_spread),
+            **learnt,
         }

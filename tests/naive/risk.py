@@ -73,11 +73,15 @@ def log_posterior(theta, data, rule):
             shift = alpha * data["mean_z"] * sigma * (link[j] == 0)
             delta.append(c_t * omega[j] - alpha * beta[link[j]] - shift)
     delta = np.array(delta)
-    a, d = X @ beta, W @ delta
+    # Deviations beyond the columns of W are the log weights of risk of the decision makers.
+    n_weights = f - W.shape[1]
+    a, d = X @ beta, W @ delta[: f - n_weights]
+    own = [alpha * np.exp(e) for e in delta[f - n_weights :]] or [alpha]
+    alphas = [own[j if n_weights else 0] for j in data["maker"]]
     total = 0.0
     for i in range(len(X)):
         if data["code"][i] != 8 and data["weight"][i]:
-            p = cell(data["code"][i], a[i], d[i], alpha, sigma, rule)
+            p = cell(data["code"][i], a[i], d[i], alphas[i], sigma, rule)
             total = total + data["weight"][i] * np.log(p)
     for g, (value, sd) in enumerate(zip(data["prev_value"], data["prev_sd"], strict=True)):
         inside = np.flatnonzero(data["prev_group"] == g)

@@ -69,13 +69,21 @@ def threshold(beta, f, e, rate, start):
     return u
 
 
-def log_posterior(x, beta, cells, q, starts, jacobian=True):
+def log_posterior(x, beta, cells, q, starts, held, jacobian=True):
     """Log posterior of the test's coordinates, cell by cell; ``starts`` near the thresholds."""
     r, g = len(cells.groups), len(cells.regions)
     guilt, signal, location, log_spread = x[: 4 * r].reshape(4, r)
-    region_guilt, region_signal = x[4 * r : 4 * r + g], x[4 * r + g : 4 * r + 2 * g]
-    rest = list(x[4 * r + 2 * g :])
-    total = -0.5 * sum(v * v for v in [*guilt, *signal, *location, *region_guilt, *region_signal])
+    rest = list(x[4 * r :])
+    place_guilt, place_signal = q.place_guilt, q.place_signal
+    total = 0.0
+    if q.learn_places:
+        scales = [rest.pop(0), rest.pop(0)]
+        total = -0.5 * sum(s * s for s in scales)
+        place_guilt, place_signal = place_guilt * scales[0], place_signal * scales[1]
+    region_guilt, region_signal, rest = rest[:g], rest[g : 2 * g], rest[2 * g :]
+    total = total - 0.5 * sum(
+        v * v for v in [*guilt, *signal, *location, *region_guilt, *region_signal]
+    )
     total = total + sum(s - 0.5 * np.exp(2 * s) for s in log_spread)
     place = None
     for i in range(cells.n):
@@ -83,9 +91,13 @@ def log_posterior(x, beta, cells, q, starts, jacobian=True):
         if cells.place[i] != place:
             place = cells.place[i]
             by_guilt, by_signal = rest.pop(0), rest.pop(0)
-            total = total - 0.5 * (by_guilt**2 + by_signal**2)
-        f = q.guilt[0] + q.guilt[1] * guilt[j] + q.place_guilt * by_guilt
-        e = q.signal[0] + q.signal[1] * signal[j] + q.place_signal * by_signal
+            sds = np.array([place_guilt, place_signal])
+            # Normal with the ratio of a coordinate to a standardised effect as its scale.
+            ratio = (sds / [q.place_guilt, q.place_signal] / held[-1]) ** held[place]
+            by_guilt, by_signal = np.array([by_guilt, by_signal]) / ratio
+            total = total - 0.5 * (by_guilt**2 + by_signal**2) - np.log(ratio).sum()
+        f = q.guilt[0] + q.guilt[1] * guilt[j] + place_guilt * by_guilt
+        e = q.signal[0] + q.signal[1] * signal[j] + place_signal * by_signal
         if g:
             f = f + q.region_guilt * region_guilt[cells.region[place]]
             e = e + q.region_signal * region_signal[cells.region[place]]

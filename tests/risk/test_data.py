@@ -148,7 +148,7 @@ def test_errors_name_what_is_wrong(frame):
 
 def test_what_cannot_be_estimated(frame):
     full = frame.assign(y=frame["y"].fillna(0), tested=1)
-    with pytest.raises(IdentificationError, match="plain logistic"):
+    with pytest.raises(IdentificationError, match="plain regression"):
         read(full)
     with pytest.raises(IdentificationError, match="no row was tested"):
         read(full.assign(tested=0))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy.special import expit
+from scipy.special import expit, log_expit
 
 from causalfair.datasets import make_selective_labels
 from causalfair.exceptions import (
@@ -173,10 +173,16 @@ def test_cells_of_the_native_posterior_hold_their_weight():
     total = native["log_likelihood"]["cell"].values.sum(axis=-1)[0]
     assert model.loglik_ - 15 < total.min()
     assert total.max() <= model.loglik_
-    apart = fit(frame, **options, roles={"cluster": np.arange(100)}).posterior_
-    rows = apart["log_likelihood"]["cell"].values[0]
+    apart = fit(frame, **options, roles={"cluster": np.arange(100)})
+    rows = apart.posterior_["log_likelihood"]["cell"].values[0]
     assert rows.shape == (50, 100)
-    np.testing.assert_allclose(rows.sum(axis=-1), total, rtol=1e-4)
+    draw = dict(zip(apart.estimates_.names, apart.estimates_.draws.T, strict=True))
+    x, tested, y = (frame[name].to_numpy() for name in ("x", "tested", "y"))
+    risk = draw["risk:intercept"][:, None] + draw["risk:x"][:, None] * x
+    score = risk + draw["testing:intercept"][:, None] + draw["testing:x"][:, None] * x
+    decision = log_expit(np.where(tested == 1, score, -score))
+    outcome = np.where(tested == 1, log_expit(np.where(y == 1, risk, -risk)), 0.0)
+    np.testing.assert_allclose(rows, decision + outcome, atol=1e-8)
 
 
 @pytest.mark.slow
@@ -270,109 +276,6 @@ def test_a_wrong_prevalence_is_reported(labels):
     assert "held so tightly" in " ".join(str(tight.summary()).split())
 
 
-# Two groups say little of their spread, whose posterior is then far from normal.
-@pytest.mark.filterwarnings("ignore:.*quick approximation is poor")
-def test_groups_each_with_a_prevalence():
-    rng = np.random.default_rng(1)
-    frame, truth = make_selective_labels(3000, n_features=1, deviates=(), random_state=3)
-    frame["town"] = rng.choice(["a", "b"], 3000)
-    known = {g: float(truth["y"][frame["town"] == g].mean()) for g in ("a", "b")}
-    model = fit(
-        frame, covariates=["x1"], roles={"group": "town"}, expertise=[], prevalence=known,
-        prevalence_sd={"a": 0.01, "b": 0.02}, sampler="laplace",
-    )  # fmt: skip
-    assert {"risk:town=a", "testing:town=b", "sd of testing, town"} <= set(model.estimates_.names)
-    risk = model.predict_proba(frame)
-    for g, value in known.items():
-        assert risk[frame["town"] == g].mean() == pytest.approx(value, abs=0.03)
-    table = model.compare_groups(frame, "town")
-    assert table["risk, a"].estimate[0] == pytest.approx(risk[frame["town"] == "a"].mean())
-    with pytest.raises(DataError, match="town.*no such column"):
-        model.predict_proba(frame[["x1"]])
-    np.testing.assert_allclose(model.predict_proba(frame[["x1"]], group=frame["town"]), risk)
-    with pytest.raises(DataError, match="'c' was not seen"):
-        model.predict_proba(frame.assign(town="c"))
-
-
-def towns(n=1500, n_towns=10, seed=1):
-    """Towns with their own level of risk (sd 0.5) and of testing (sd 0.7)."""
-    rng = np.random.default_rng(seed)
-    x, z, town = rng.normal(size=n), rng.uniform(0, 2, n), rng.integers(0, n_towns, n)
-    level, zeal = rng.normal(0, 0.5, n_towns), rng.normal(0, 0.7, n_towns)
-    risk = -2 + x + level[town] + z
-    tested = rng.random(n) < expit(risk + 1 + zeal[town])
-    y = rng.random(n) < expit(risk)
-    frame = pd.DataFrame({"x1": x, "town": town, "tested": tested.astype(int)})
-    frame["y"] = np.where(tested, y, np.nan)
-    known = {"prevalence": y.mean(), "prevalence_sd": 0.02, "expertise": []}
-    return frame, level, zeal, known
-
-
-# Pareto k is 0.76 here, just beyond what is called good; the draws are those of NUTS, see below.
-@pytest.mark.filterwarnings("ignore:.*quick approximation is poor")
-def test_towns_are_recovered_by_the_quick_path():
-    frame, level, zeal, known = towns()
-    model = fit(
-        frame, covariates=["x1"], roles={"group": "town"}, sampler="laplace", draws=500, **known
-    )
-    assert abs(model.conflicts_[0].z) < 2
-    est = model.estimates_
-    for part, true in (("risk", level), ("testing", zeal)):
-        terms = [f"{part}:town={j}" for j in range(10)]
-        draws = est[terms].draws - est[terms].draws.mean(axis=1, keepdims=True)
-        gap = (draws.mean(axis=0) - (true - true.mean())) / draws.std(axis=0)
-        assert np.abs(gap).max() < 3.5
-        assert 0.3 < np.sqrt((gap**2).mean()) < 1.7
-        spread = est[f"sd of {part}, town"]
-        assert abs(spread.estimate[0] - true.std()) < 3 * spread.std_error[0]
-
-
-def test_pooled_effects_need_a_prior():
-    frame, _, _, known = towns(n=300)
-    with pytest.raises(ParameterError, match="pooled by one"):
-        fit(frame, covariates=["x1"], roles={"group": "town"}, sampler="ml", **known)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*quick approximation is poor")
-def test_nuts_and_the_quick_path_agree_on_towns():
-    frame, _, _, known = towns()
-    both = {}
-    for sampler in ("laplace", "nutpie"):
-        model = fit(
-            frame, covariates=["x1"], roles={"group": "town"}, sampler=sampler, draws=1000,
-            chains=2, **known,
-        )  # fmt: skip
-        both[sampler] = model.coefficients()
-    assert model.convergence_.ess_bulk > 400
-    assert model.convergence_.divergences == 0
-    left, right = both["laplace"], both["nutpie"]
-    moving = right.std_error > 0
-    gap = np.abs(left.estimate - right.estimate)[moving] / right.std_error[moving]
-    # Draws of the quick path are worth about a quarter of their number here.
-    assert gap.max() < 4 * np.sqrt(1 / model.convergence_.ess_bulk + 1 / 250)
-    np.testing.assert_allclose(left.std_error[moving] / right.std_error[moving], 1, atol=0.25)
-
-
-def test_decision_makers_differ_in_leniency():
-    rng = np.random.default_rng(2)
-    n = 3000
-    x, z, maker = rng.normal(size=n), rng.uniform(0, 2, n), rng.integers(0, 4, n)
-    leniency = np.array([-1.5, -0.5, 0.5, 1.5])
-    risk = -1.5 + x + z
-    tested = rng.random(n) < expit(risk + 0.5 + leniency[maker])
-    frame = pd.DataFrame({"x1": x, "judge": maker, "tested": tested.astype(int)})
-    frame["y"] = np.where(tested, rng.random(n) < expit(risk), np.nan)
-    model = fit(
-        frame, covariates=["x1"], roles={"decision_maker": "judge"}, expertise=[],
-        sampler="laplace",
-    )  # fmt: skip
-    names = [f"testing:judge={j}" for j in range(4)]
-    got = np.array([model.estimates_[name].estimate[0] for name in names])
-    error = np.array([model.estimates_[name].std_error[0] for name in names])
-    assert (np.abs((got - got.mean()) - leniency) < 3 * error).all()
-
-
 def test_audited_rows_pin_the_risk_down(labels):
     """At least as well as the mean of the audited outcomes alone would, which needs no model."""
     frame, truth = labels
@@ -436,6 +339,42 @@ def test_doubled_rows_in_clusters_are_no_news(labels):
     np.testing.assert_allclose(
         robust.estimates_.std_error[k], single.estimates_.std_error[k], rtol=0.1
     )
+
+
+def newton_logit(X, y, cluster):
+    """Coefficients and their clustered sandwich covariance."""
+    beta = logistic(X, y)
+    p = expit(X @ beta)
+    bread = np.linalg.inv((X * (p * (1 - p))[:, None]).T @ X)
+    scores = np.array([np.bincount(cluster, x * (y - p)) for x in X.T])
+    return beta, bread @ scores @ scores.T @ bread
+
+
+def test_clusters_widen_maximum_likelihood_to_the_sandwich(labels):
+    """Without an unobservable the risk is the logistic regression of the tested."""
+    frame, _ = labels
+    cluster = np.repeat(np.arange(300), 5)
+    settings = {"sampler": "ml", "unobservables": "none", "draws": 20000}
+    est = fit(frame, **settings, roles={"cluster": cluster}).estimates_
+    seen = frame["tested"].to_numpy() == 1
+    X = np.column_stack([np.ones(len(frame)), frame[COLUMNS]])[seen]
+    _, vcov = newton_logit(X, frame["y"].to_numpy()[seen], cluster[seen])
+    names = [f"risk:{name}" for name in ("intercept", *COLUMNS)]
+    # 20,000 draws know a standard error to half a percent.
+    np.testing.assert_allclose(est[names].std_error, np.sqrt(np.diag(vcov)), rtol=0.02)
+
+
+def test_clusters_and_a_prevalence_held_exactly(labels):
+    frame, truth = labels
+    known = {"prevalence": truth["prevalence"], "prevalence_sd": 0.0, "sampler": "ml"}
+    double = pd.concat([frame, frame], ignore_index=True)
+    cluster = np.tile(np.arange(len(frame)), 2)
+    k = [f"risk:{name}" for name in COLUMNS]
+    robust = fit(double, **known, draws=4000, roles={"cluster": cluster}).estimates_
+    plain = fit(double, **known, draws=4000).estimates_
+    ratio = robust[k].std_error / plain[k].std_error
+    np.testing.assert_allclose(ratio, np.sqrt(2), rtol=0.1)
+    assert robust["prevalence"].std_error[0] < 1e-3
 
 
 def test_whole_weights_are_repeated_rows_in_the_point_estimate(labels):
@@ -578,6 +517,30 @@ def test_testing_of_low_risks_is_suspected(labels):
     frame, _ = labels
     with pytest.warns(CausalFairWarning, match="recode the outcome"):
         fit(frame.assign(y=1 - frame["y"]), prevalence=0.72, prevalence_sd=0.05)
+
+
+def test_a_covariate_that_separates_decisions_is_named(labels):
+    frame, _ = labels
+    with pytest.warns(WeakIdentificationWarning, match="letter separate the tested"):
+        fit(frame.assign(letter=frame["tested"]), covariates=["x1", "letter"])
+    # Everybody with the letter was tested, and some without it.
+    some = frame["tested"] * (np.arange(len(frame)) % 2)
+    with pytest.warns(WeakIdentificationWarning, match="letter separate the tested"):
+        fit(frame.assign(letter=some), covariates=["x1", "letter"])
+
+
+def test_prior_of_sigma_is_varied_by_weighting(labels, quick, constrained):
+    frame, _ = labels
+    row = quick.check().to_frame().set_index("check").loc["prior of sigma"]
+    found = [float(part) for part in row["value"].split() if part.startswith("0.")]
+    for value, scale in zip(found, (1.5, 6.0), strict=True):
+        other = DomainConstrainedRisk(
+            sampler="laplace", draws=2000, priors={"sigma": scale}, **constrained
+        ).fit(frame, "y", tested="tested", covariates=COLUMNS)
+        again = other.estimates_["prevalence"]
+        # Weighted and fresh draws, about 500 and 1,000 effective ones; three printed digits.
+        error = again.std_error[0] * np.sqrt(1 / 500 + 1 / 1000)
+        assert abs(value - again.estimate[0]) < 4 * error + 5e-4
 
 
 def test_soft_expertise_lies_between_free_and_tied(labels):

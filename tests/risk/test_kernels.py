@@ -23,12 +23,12 @@ def uniform(code, a, d, sigma):
 
 
 def quadrature(code, a, d, alpha, sigma, rule):
-    ga, gd = np.empty(1), np.empty(1)
-    value, gs, gl = _kernels.rows_quadrature(
-        np.array([a]), np.array([d]), np.array([code], np.int8), np.ones(1), alpha, sigma,
-        *rule, ga, gd,
+    ga, gd, gl = np.empty(1), np.empty(1), np.empty(1)
+    value, gs = _kernels.rows_quadrature(
+        np.array([a]), np.array([d]), np.zeros(1, np.intp), np.array([code], np.int8), np.ones(1),
+        np.array([alpha]), sigma, *rule, ga, gd, gl,
     )  # fmt: skip
-    return np.exp(value), np.array([ga[0], gd[0], gs, gl])
+    return np.exp(value), np.array([ga[0], gd[0], gs, gl[0]])
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,13 @@ def test_cells_add_up_and_order_themselves(a, d, sigma):
     assert p[2] * p[6] > p[1] * p[7]
 
 
-def problem(rng, *, sigma, alpha, mean_z, var_z, prior, n=60):
+def problem(rng, *, sigma, alpha, mean_z, var_z, prior, vary=False, n=60):
+    """Two features, a group, two decision makers whose weights of risk may vary."""
     X = np.column_stack([np.ones(n), rng.normal(size=(n, 2)), rng.integers(0, 2, n)])
-    makers = np.eye(2)[rng.integers(0, 2, n)]
-    return {
+    maker = rng.integers(0, 2, n)
+    makers = np.eye(2)[maker]
+    data = {
+        "maker": maker,
         "X": X, "W": np.ascontiguousarray(np.column_stack([X[:, :2], X[:, 3], makers])),
         "link": np.array([0, 1, -1, -1, -1]), "code": rng.integers(0, 9, n).astype(np.int8),
         "weight": rng.uniform(0, 2, n), "prev_group": rng.integers(-1, 2, n),
@@ -161,6 +164,13 @@ def problem(rng, *, sigma, alpha, mean_z, var_z, prior, n=60):
         "held_beta": np.array([0.0, 0.0, 0.0, 0.7]), "held_delta": np.array([0, 0, 0, 0.4, 1.0]),
         "alpha_scale": 3.0, "sigma_scale": 2.5,
     }  # fmt: skip
+    if vary:
+        more = {
+            "link": [-1, -1], "sd_delta": [3.0, 3.0], "pool_delta": [3, 3], "tau_scale": [0.8],
+            "held_delta": [0.2, 0.9],
+        }  # fmt: skip
+        data |= {name: np.append(data[name], values) for name, values in more.items()}
+    return data
 
 
 def kernel(theta, data, rule):
@@ -173,6 +183,7 @@ def kernel(theta, data, rule):
     keys = (
         "X",
         "W",
+        "maker",
         "code",
         "weight",
         "prev_group",
@@ -190,25 +201,31 @@ def kernel(theta, data, rule):
 
 
 @pytest.mark.parametrize("prior", [True, False])
-@pytest.mark.parametrize("law", ["uniform", "uniform-alpha", "normal", "none"])
+@pytest.mark.parametrize(
+    "law", ["uniform", "uniform-alpha", "normal", "none", "uniform-vary", "normal-vary"]
+)
 def test_log_posterior_and_its_gradient(law, prior):
     rng = np.random.default_rng(3)
     settings = {
         "uniform": {"sigma": None, "alpha": 1.0, "mean_z": 0.5, "var_z": 1 / 12},
         "uniform-alpha": {"sigma": None, "alpha": None, "mean_z": 0.5, "var_z": 1 / 12},
+        "uniform-vary": {
+            "sigma": None, "alpha": 1.0, "mean_z": 0.5, "var_z": 1 / 12, "vary": True
+        },
         "normal": {"sigma": None, "alpha": None, "mean_z": 0.0, "var_z": 1.0},
+        "normal-vary": {"sigma": 1.2, "alpha": None, "mean_z": 0.0, "var_z": 1.0, "vary": True},
         "none": {"sigma": 0.0, "alpha": 1.0, "mean_z": 0.0, "var_z": 1.0},
-    }[law]
+    }[law]  # fmt: skip
     data = problem(rng, **settings, prior=prior)
     rule = {
         "uniform": naive.uniform_rule(8.0),
-        "uniform-alpha": naive.uniform_rule(8.0),
         "normal": naive.normal_rule(120),
         "none": (np.zeros(1), np.ones(1)),
-    }[law]
+    }[law.split("-")[0]]
     free = (data["sigma"] is None) + (data["alpha"] is None)
-    theta = np.concatenate([rng.normal(size=9) * 0.7, rng.normal(size=free) * 0.3,
-                            rng.normal(size=3) * 0.3])  # fmt: skip
+    own, pools = len(data["link"]), len(data["tau_scale"])
+    theta = np.concatenate([rng.normal(size=4 + own) * 0.7, rng.normal(size=free) * 0.3,
+                            rng.normal(size=pools) * 0.3])  # fmt: skip
     value, gradient = kernel(theta, data, (NONE, NONE) if law == "uniform" else rule)
     assert value == pytest.approx(naive.log_posterior(theta, data, rule), rel=1e-12)
     for k in range(len(theta)):
@@ -235,10 +252,19 @@ def test_probabilities_of_draws_are_those_of_the_rows():
     beta, delta = rng.normal(size=(3, 2)), rng.normal(size=(3, 1))
     codes, W = np.array([0, 1, 2, 4, 7]), np.ascontiguousarray(X[:, :1])
     alpha, sigma = np.array([1.0, 1.0, 1.0]), np.array([0.5, 2.0, 4.0])
-    rule = naive.uniform_rule(4.0)
-    closed = _kernels.probabilities(codes, X, W, beta, delta, alpha, sigma, NONE, NONE)
-    summed = _kernels.probabilities(codes, X, W, beta, delta, alpha, sigma, *rule)
+    rule, one = naive.uniform_rule(4.0), np.zeros(7, dtype=np.intp)
+    closed = _kernels.probabilities(codes, X, W, one, beta, delta, alpha, sigma, NONE, NONE)
+    summed = _kernels.probabilities(codes, X, W, one, beta, delta, alpha, sigma, *rule)
     np.testing.assert_allclose(closed, summed, rtol=1e-11)
     for k, code in enumerate(codes):
         expected = naive.cell(code, X[4] @ beta[2], W[4] @ delta[2], 1.0, 4.0, rule)
         assert closed[k, 2, 4] == pytest.approx(expected, rel=1e-11)
+    # Deviations beyond the columns of W: log weights of two decision makers.
+    maker, own = np.arange(7) % 2, rng.normal(size=(3, 2))
+    more = np.column_stack([delta, own])
+    varying = _kernels.probabilities(codes, X, W, maker, beta, more, alpha, sigma, *rule)
+    for k, code in enumerate(codes):
+        for i in (3, 4):
+            weight = np.exp(own[2, maker[i]])
+            expected = naive.cell(code, X[i] @ beta[2], W[i] @ delta[2], weight, 4.0, rule)
+            assert varying[k, 2, i] == pytest.approx(expected, rel=1e-11)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from naive import threshold as naive
 from scipy.special import betainc, expit, log_ndtr, ndtr
@@ -18,18 +20,22 @@ from causalfair.exceptions import (
     ParameterError,
     WeakIdentificationWarning,
 )
-from causalfair.risk import ThresholdPriors, ThresholdTest, outcome_test
+from causalfair.risk import ThresholdPriors, ThresholdTest, _kernels_threshold, outcome_test
+from causalfair.risk._kernels_signal import solve_threshold
 from causalfair.risk._kernels_threshold import (
-    solve_threshold,
     threshold_coordinates,
     threshold_masses,
     threshold_whitened,
 )
 from causalfair.risk._threshold_checks import predictive_share
 from causalfair.risk._threshold_geometry import (
+    _approximation,
     _arrow,
     _blocks,
     _curvature,
+    _modes,
+    _rescaled,
+    evidence,
     posterior_mode,
     whiten,
 )
@@ -105,20 +111,28 @@ def few_cells(region=False):
     )  # fmt: skip
 
 
-def model_and_point(form, region):
-    model = ThresholdModel(few_cells(region), named_priors("weak", form), form)
-    x = 0.3 * np.random.default_rng(2).normal(size=model.n_dim)
+def model_and_point(form, region, learn=False):
+    priors = replace(named_priors("weak", form), learn_places=learn)
+    model = ThresholdModel(few_cells(region), priors, form)
+    rng = np.random.default_rng(2)
+    x = 0.3 * rng.normal(size=model.n_dim)
+    if learn:
+        x[model.scales] = 0.8, 1.3
+        model.held = np.vstack([rng.uniform(size=(3, 2)), [0.0, 1.0], [0.5, 1.5]])
     model.anchor_at(x)
     return model, x
 
 
 @pytest.mark.parametrize("form", ["discriminant", "beta"])
-@pytest.mark.parametrize(("region", "jacobian"), [(False, 0.0), (True, 1.0)])
-def test_log_density_and_gradient_equal_the_twin(form, region, jacobian):
+@pytest.mark.parametrize(
+    ("region", "jacobian", "learn"), [(False, 0.0, False), (True, 1.0, False), (True, 1.0, True)]
+)
+def test_log_density_and_gradient_equal_the_twin(form, region, jacobian, learn):
     """Gradients by complex steps of the definition."""
-    model, x = model_and_point(form, region)
+    model, x = model_and_point(form, region, learn)
     value, gradient = model.density(x, jacobian=jacobian)
-    given = (model.beta, model.cells, model.priors, model.anchor[:, 0], bool(jacobian))
+    near = model.anchor[:, 0]
+    given = (model.beta, model.cells, model.priors, near, model.held, bool(jacobian))
     steps = [naive.log_posterior(x + 1e-30j * row, *given) for row in np.eye(len(x))]
     assert value == pytest.approx(steps[0].real, rel=1e-10)
     expected = np.imag(steps) / 1e-30
@@ -155,22 +169,22 @@ def test_the_jacobian_makes_the_density_that_of_thresholds():
 
 
 @pytest.mark.parametrize("form", ["discriminant", "beta"])
-@pytest.mark.parametrize("region", [False, True])
-def test_whitened_coordinates_are_a_linear_map_of_the_density(form, region):
-    model, _ = model_and_point(form, region)
-    mode = posterior_mode(model)
-    linear, layout = whiten(model, mode), (model.layout[0], model.layout[1], model.layout[3])
+@pytest.mark.parametrize(("region", "learn"), [(False, False), (True, False), (True, True)])
+def test_whitened_coordinates_are_a_linear_map_of_the_density(form, region, learn):
+    model, _ = model_and_point(form, region, learn)
+    linear, layout = whiten(model), (model.n_common, model.first, model.layout[-1])
     eye = np.eye(model.n_dim)
     matrix = np.array(
         [threshold_coordinates(z, *linear.arrays, *layout) - linear.centre for z in eye]
     ).T
-    z = np.random.default_rng(3).normal(size=model.n_dim)
+    z = 0.3 * np.random.default_rng(3).normal(size=model.n_dim)
     x = linear.centre + matrix @ z
     np.testing.assert_allclose(threshold_coordinates(z, *linear.arrays, *layout), x, atol=1e-12)
     value, gradient = threshold_whitened(z, *linear.arrays, model.beta, *model.arrays)
     expected = model.density(x)
     assert value == pytest.approx(expected[0], rel=1e-12)
-    np.testing.assert_allclose(gradient, matrix.T @ expected[1], atol=1e-9)
+    by_hand = matrix.T @ expected[1]
+    np.testing.assert_allclose(gradient, by_hand, atol=1e-12 * np.abs(expected[1]).max() + 1e-9)
 
 
 def test_whitening_inverts_the_curvature():
@@ -190,10 +204,87 @@ def test_whitening_inverts_the_curvature():
         precision[np.ix_(np.arange(n)[block], own)] = cross.T
     curvature = _curvature(lambda v: -precision @ v, model, x)
     linear = _arrow(model, x, curvature)
-    layout = (model.layout[0], model.layout[1], model.layout[3])
+    layout = (model.n_common, model.first, model.layout[-1])
     root = np.array([threshold_coordinates(z, *linear.arrays, *layout) - x for z in np.eye(n)]).T
     np.testing.assert_allclose(root.T @ precision @ root, np.eye(n), atol=1e-6)
     assert k == 16
+
+
+def places_that_differ(sd, n_places=25, seed=5):
+    """Two groups of one law; guilt differs between places with a standard deviation."""
+    rng = np.random.default_rng(seed)
+    place, group = np.repeat(np.arange(n_places), 2), np.tile([0, 1], n_places)
+    f = -2.0 + sd * rng.standard_normal(n_places)[place]
+    e, u = np.full(2 * n_places, 0.7), 1.0 + 0.2 * rng.standard_normal(2 * n_places)
+    hit, miss, _ = by_distribution_functions(False, f, e, u)
+    stops = np.full(2 * n_places, 4000)
+    searches = rng.binomial(stops, hit + miss)
+    hits = rng.binomial(searches, hit / (hit + miss))
+    counts = [values.astype(float) for values in (stops, searches, hits)]
+    return SearchCells(*counts, group, place, ("a", "b"), tuple(map(str, range(n_places))))
+
+
+LEARNT = ThresholdPriors(
+    guilt=(-2.0, 0.5), signal=(0.7, 0.1), threshold_spread=0.5, learn_places=True
+)
+
+
+@pytest.mark.parametrize("sd", [0.1, 0.6])
+def test_how_much_places_differ_is_found_whatever_the_scale_of_its_prior(sd):
+    cells = places_that_differ(sd)
+    found = []
+    for scale in (0.5, 2.0):
+        priors = replace(LEARNT, place_guilt=scale, place_signal=scale)
+        model = ThresholdModel(cells, priors, "discriminant")
+        found.append(scale * np.abs(whiten(model).centre[model.scales]))
+    # Twenty-five effects know their own standard deviation to a seventh.
+    assert found[0][0] == pytest.approx(sd, rel=3 / 7)
+    assert found[0][1] < 0.15
+    np.testing.assert_allclose(found[1], found[0], atol=0.02, rtol=0.05)
+
+
+def test_of_several_modes_the_one_of_most_mass_is_taken():
+    """Two groups that differ in hits: guilt or signal may explain it, and places say which."""
+    cells = places_that_differ(0.6)
+    priors = ThresholdPriors(guilt=(-2.0, 1.0), signal=(0.5, 1.0), threshold_spread=0.5)
+    model = ThresholdModel(cells, priors, "discriminant")
+    bounds = [evidence(model, _approximation(model, mode)) for mode in _modes(model)]
+    assert evidence(model, whiten(model)) == pytest.approx(max(bounds), abs=1e-3)
+
+
+def test_evidence_of_a_normal_density_is_its_integral(monkeypatch):
+    """Where the density is normal with the whitening's own moments the bound is exact."""
+    model, x = model_and_point("discriminant", True)
+    linear = whiten(model)
+
+    def standard(z, *_):
+        return -0.5 * z @ z, -z
+
+    monkeypatch.setattr(_kernels_threshold, "threshold_whitened", standard)
+    k = model.n_shared
+    places = [np.diag(f[: b.stop - b.start]) for f, b in
+              zip(linear.factor, _blocks(model), strict=True)]  # fmt: skip
+    log_det = np.log(np.concatenate([np.diag(linear.root), *places])).sum()
+    assert len(np.concatenate(places)) + k == len(x)
+    assert evidence(model, linear) == pytest.approx(log_det, abs=1e-9)
+
+
+def test_an_em_step_of_the_spread_is_that_of_normal_effects():
+    """Points whose effects have sd 0.4 and are known exactly move the spread to 0.4."""
+    model = ThresholdModel(places_that_differ(0.1, 400), LEARNT, "discriminant")
+    centre = np.zeros(model.n_dim)
+    centre[model.scales] = 5.0
+    effects = np.sqrt(0.4**2 / (0.1 * 5.0) ** 2) * np.random.default_rng(0).choice([-1, 1], 400)
+    point = centre.copy()
+    starts = model.n_shared + 2 * np.arange(400) + model.first[:-1]
+    point[starts] = point[starts + 1] = effects
+    for _ in range(12):
+        step = point[starts] / point[starts].std() * (4.0 / centre[model.scales][0])
+        point[starts] = point[starts + 1] = step
+        centre, move = _rescaled(model, centre, [point])
+    assert move < 1e-3
+    # In units of the prior's scale of 0.1; the prior itself pulls by 16 / 400.
+    assert centre[model.scales] == pytest.approx([4.0, 4.0], rel=0.03)
 
 
 def test_the_mode_reproduces_the_counts():
@@ -250,6 +341,7 @@ def test_fitted_rates_and_reports(fitted):
     assert "RMSE" in str(test.check())
     assert 0.8 <= test._inside <= 1.0
     assert test.convergence_.divergences == 0
+    assert test.place_spread_ is None
     assert set(test.posterior_.posterior.dims) >= {"group", "cell"}
     rates = test.benchmark_test()
     assert rates.names == ("search rate:a", "search rate:b")
@@ -281,6 +373,29 @@ def test_the_predictive_share_is_that_of_binomial_intervals():
     assert predictive_share(cells, draws + 0.2, rng) < 0.1
 
 
+def test_the_spread_of_places_is_learnt_and_reported():
+    cells = places_that_differ(0.6)
+    table = pd.DataFrame(
+        {
+            "stops": cells.stops, "searches": cells.searches, "hits": cells.hits,
+            "group": np.array(cells.groups)[cells.group], "place": cells.place,
+        }
+    )  # fmt: skip
+    priors = replace(LEARNT, place_guilt=1.0, place_signal=1.0)
+    test = ThresholdTest(priors=priors, draws=200, tune=300, chains=2, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        test.fit(table, "hits", **ROLES)
+    spread = test.place_spread_["guilt"]
+    assert abs(spread.estimate[0] - 0.6) < 3 * spread.std_error[0]
+    assert spread.conf_int()[0][0] > 0.3
+    low, high = test.differences("a").conf_int(0.99)[0]
+    assert low < 0 < high
+    assert "effects of places" in str(test.summary())
+    assert "papaspiliopoulos2007general" in test.cite()
+    assert test.posterior_["posterior"]["place_sd"].dims[-1] == "effect"
+
+
 @pytest.mark.slow
 def test_random_groups_do_not_differ(fitted):
     test, _, _ = fitted
@@ -308,6 +423,13 @@ def test_a_prior_in_conflict_is_named():
         with pytest.warns(WeakIdentificationWarning, match="lean on the prior"):
             test.fit(frame, "hits", **ROLES)
     assert "in conflict" in str(test.check())
+
+
+@pytest.mark.parametrize("form", ["discriminant", "beta"])
+def test_wide_priors_learn_how_much_places_differ(form):
+    wide = named_priors("wide", form)
+    assert wide.learn_places
+    assert wide.as_array().tolist() == [0.0, 2.0, 0.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
 
 
 def test_bad_input_is_named():
