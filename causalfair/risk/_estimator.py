@@ -348,7 +348,8 @@ class DomainConstrainedRisk(RiskReports):
             )
         found = maximum_likelihood(problem, units=units, owner=owner)
         values, vectors = np.linalg.eigh(found.covariance)
-        factor = vectors * np.sqrt(np.maximum(values, 0.0))
+        # The symmetric root: another sign of an eigenvector would be another set of draws.
+        factor = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
         normal = generator(root, ML_STREAM).normal(size=(self.draws, len(found.theta)))
         mode = Mode(found.problem, found.theta, found.value, found.covariance, factor)
         return Posterior(mode, (found.theta + normal @ factor.T)[None], None, None, {})
