@@ -13,6 +13,8 @@ from naive import adaptive as naive
 from causalfair.adaptive import _kernels
 from causalfair.adaptive._weights import update
 
+pytestmark = pytest.mark.kernel
+
 
 def weights_of(size, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(size))

@@ -17,6 +17,8 @@ from causalfair.fairness._simulate import _DESIGNS, population_tensor
 from causalfair.fairness._soft import SoftMoments, third_moment
 from causalfair.fairness._tensor import cell_table, count_rows, from_tensor
 
+pytestmark = pytest.mark.kernel
+
 
 @settings(max_examples=25)
 @given(

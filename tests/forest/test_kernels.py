@@ -12,6 +12,8 @@ from causalfair.forest import _engine
 from causalfair.forest._engine import ForestSpec, grow_forest
 from causalfair.forest._kernels_split import _sort_keys
 
+pytestmark = pytest.mark.kernel
+
 TWIN = 1e-9  # the twin sums in another order
 
 

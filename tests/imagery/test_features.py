@@ -37,6 +37,7 @@ def encode(encoder, filters, bias, pixels, valid):
     return encoder._encode(pixels, valid)
 
 
+@pytest.mark.kernel
 @settings(max_examples=25)
 @given(
     size=st.integers(1, 4), bands=st.integers(1, 4), K=st.integers(1, 6), grid=st.integers(1, 2),

@@ -11,6 +11,8 @@ from naive import reward as naive
 from causalfair.reward import _kernels
 from causalfair.reward._absorb_plan import code_factor, factor_schur, factorize, make_plan
 
+pytestmark = pytest.mark.kernel
+
 
 def plan_of(rng, n, levels, weighted):
     factors = [code_factor(np.r_[np.arange(k), rng.integers(0, k, n - k)]) for k in levels]

@@ -69,6 +69,7 @@ def test_no_pair_of_the_same_text():
     assert (pairs.probability == 1).all()
 
 
+@pytest.mark.kernel
 @settings(max_examples=60)
 @given(
     n=st.integers(1, 25), levels=st.integers(1, 6), per_stratum=st.integers(1, 6),

@@ -8,6 +8,8 @@ from naive import risk as naive
 
 from causalfair.risk import _kernels
 
+pytestmark = pytest.mark.kernel
+
 NONE = np.empty(0)
 # Relative errors: rounding of a handful of operations, on cells as small as 1e-30.
 VALUE, GRADIENT = 1e-10, 1e-8

@@ -62,12 +62,14 @@ def _weak_identification_is_no_matter():
 # The bivariate normal law -------------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 def test_the_quarter_plane_has_a_closed_form():
     rho = np.concatenate([np.linspace(-1, 1, 201), [-0.925, 0.925, 0.9251, 1 - 1e-9]])
     exact = 0.25 + np.arcsin(rho) / (2 * np.pi)
     np.testing.assert_allclose(bivariate_normal_cdf(0, 0, rho), exact, rtol=0, atol=1e-14)
 
 
+@pytest.mark.kernel
 def test_against_forty_digits():
     """Values of 40-digit quadrature; the script that made them stands beside them."""
     table = np.loadtxt(REFERENCE / "bivariate_normal.csv", delimiter=",", skiprows=1)
@@ -75,12 +77,14 @@ def test_against_forty_digits():
     np.testing.assert_allclose(found, table[:, 3], rtol=0, atol=1e-14)
 
 
+@pytest.mark.kernel
 def test_the_logarithm_far_out_against_forty_digits():
     table = np.loadtxt(REFERENCE / "bivariate_normal_log.csv", delimiter=",", skiprows=1)
     found = bivariate_normal_log_cdf(table[:, 0], table[:, 1], table[:, 2]).value
     np.testing.assert_allclose(found, table[:, 3], rtol=0, atol=1e-11)
 
 
+@pytest.mark.kernel
 @settings(max_examples=60)
 @given(st.floats(-4, 4), st.floats(-4, 4), st.floats(-0.98, 0.98))
 def test_the_kernel_equals_its_twin_and_its_derivatives_are_right(h, k, rho):

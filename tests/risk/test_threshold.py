@@ -58,6 +58,7 @@ def by_distribution_functions(beta, f, e, u):
     return phi * ndtr(size - u), (1 - phi) * ndtr(-u), stay
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("beta", BETA)
 def test_masses_equal_distribution_functions(beta):
     rng = np.random.default_rng(0)
@@ -70,6 +71,7 @@ def test_masses_equal_distribution_functions(beta):
     np.testing.assert_allclose(found[:, 2], np.log((hit + miss) / stay), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("beta", BETA)
 def test_masses_equal_their_twin(beta):
     rng = np.random.default_rng(1)
@@ -80,6 +82,7 @@ def test_masses_equal_their_twin(beta):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("u", [12.0, 45.0, -45.0])
 def test_far_tails_stay_finite_where_one_minus_a_distribution_function_is_zero(u):
     f, e, at = np.array([-2.0]), np.array([0.5]), np.array([u])
@@ -91,6 +94,7 @@ def test_far_tails_stay_finite_where_one_minus_a_distribution_function_is_zero(u
     assert rate == pytest.approx(np.logaddexp(hit, miss) - stay, rel=1e-12)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("beta", BETA)
 @pytest.mark.parametrize("start", [-8.0, 0.0, 9.0])
 def test_the_threshold_with_a_given_search_rate(beta, start):
@@ -123,6 +127,7 @@ def model_and_point(form, region, learn=False):
     return model, x
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("form", ["discriminant", "beta"])
 @pytest.mark.parametrize(
     ("region", "jacobian", "learn"), [(False, 0.0, False), (True, 1.0, False), (True, 1.0, True)]
@@ -139,6 +144,7 @@ def test_log_density_and_gradient_equal_the_twin(form, region, jacobian, learn):
     np.testing.assert_allclose(gradient, expected, atol=1e-8 * np.abs(expected).max())
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("form", ["discriminant", "beta"])
 def test_gradient_of_the_marginal_density(form):
     model, x = model_and_point(form, True)
@@ -152,6 +158,7 @@ def test_gradient_of_the_marginal_density(form):
     np.testing.assert_allclose(gap, numeric, atol=1e-5)
 
 
+@pytest.mark.kernel
 def test_where_a_root_search_starts_does_not_matter():
     model, x = model_and_point("discriminant", True)
     value, gradient = model.density(x)
@@ -161,6 +168,7 @@ def test_where_a_root_search_starts_does_not_matter():
     np.testing.assert_allclose(again[1], gradient, atol=1e-9 * np.abs(gradient).max())
 
 
+@pytest.mark.kernel
 def test_the_jacobian_makes_the_density_that_of_thresholds():
     """Change of variables: the density in rates over that in thresholds is |du/drate|."""
     model, x = model_and_point("discriminant", False)
