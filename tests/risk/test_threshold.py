@@ -82,7 +82,6 @@ def test_masses_equal_their_twin(beta):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("u", [12.0, 45.0, -45.0])
 def test_far_tails_stay_finite_where_one_minus_a_distribution_function_is_zero(u):
     f, e, at = np.array([-2.0]), np.array([0.5]), np.array([u])
