@@ -202,6 +202,8 @@ class NeuralSequenceEffects(EffectModel):
 
         Raises
         ------
+        ConvergenceError
+            The loss of a network is never finite.
         DataError
             Fewer than 300 places without ``force``; lengths that differ.
         IdentificationError
@@ -302,7 +304,10 @@ class NeuralSequenceEffects(EffectModel):
         tasks = [(r, k) for r in range(self.n_repeats) for k in range(self.n_folds)]
         for repeat, fold in progress(tasks, "networks"):
             if fold == 0:
-                folds[:, repeat] = self._folds_of(problem, self.n_folds, groups, root, repeat)
+                folds[:, repeat] = make_folds(
+                    problem.n, self.n_folds, seed=child_seed(root, FOLDS, repeat), groups=groups,
+                    stratify=problem.w if groups is None else None,
+                )  # fmt: skip
             train = np.flatnonzero(folds[:, repeat] != fold)
             test = np.flatnonzero(folds[:, repeat] == fold)
             stop = make_folds(
@@ -317,14 +322,6 @@ class NeuralSequenceEffects(EffectModel):
             places, at = np.unique(row[test], return_inverse=True)
             both[test] += network.predict(frames.take(places))[at] / self.n_repeats
         return folds, both
-
-    def _folds_of(
-        self, problem: Problem, count: int, groups: IntArray | None, root: Any, repeat: int
-    ) -> IntArray:
-        return make_folds(
-            problem.n, count, seed=child_seed(root, FOLDS, repeat), groups=groups,
-            stratify=problem.w if groups is None else None,
-        )  # fmt: skip
 
     def _fold_of_row(self) -> Any:
         return self._folds

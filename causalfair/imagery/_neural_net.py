@@ -10,6 +10,7 @@ import numpy as np
 
 from causalfair._core.optional import import_optional
 from causalfair._core.typing import BoolArray, FloatArray, IntArray
+from causalfair.exceptions import ConvergenceError
 
 __all__ = ["Frames", "Trained", "train_network"]
 
@@ -189,14 +190,21 @@ def train_network(
     -------
     Trained
         The network of the epoch with the least R-loss.
+
+    Raises
+    ------
+    ConvergenceError
+        No epoch has a finite loss.
     """
     torch = import_optional("torch", extra="torch")
-    learn = np.flatnonzero(~held_out)
+    learn = np.flatnonzero(~held_out & (weight > 0))
     scale = _Scale.of(frames.take(np.unique(row[learn])), y[learn])
     tokens, seen = scale.tokens(frames), torch.from_numpy(frames.seen)
     standard = (y - scale.center) / scale.spread
     data = [torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (standard, w, weight)]
-    left = (standard - _expected_outcome(tokens, frames.seen, row, standard, learn))[held_out]
+    left = (standard - _expected_outcome(tokens, frames.seen, row, standard, weight, learn))[
+        held_out
+    ]
     step = (w - e)[held_out]
     place, held = torch.from_numpy(row), torch.from_numpy(np.flatnonzero(held_out))
     sizes = (tokens.shape[2], settings.width, settings.heads)
@@ -225,7 +233,12 @@ def train_network(
                 best = {k: v.detach().clone().numpy() for k, v in network.state_dict().items()}
             if epoch - int(np.argmin(losses)) >= settings.patience:
                 break
-    return Trained(best or {}, sizes, scale, np.array(losses))
+    if best is None:
+        raise ConvergenceError(
+            "NeuralSequenceEffects.fit: the loss of a network was never finite; lower "
+            f"learning_rate={settings.learning_rate:g}."
+        )
+    return Trained(best, sizes, scale, np.array(losses))
 
 
 def _effects(network: Any, tokens: Any, seen: Any) -> FloatArray:
@@ -236,7 +249,7 @@ def _effects(network: Any, tokens: Any, seen: Any) -> FloatArray:
 
 
 def _expected_outcome(
-    tokens: Any, seen: BoolArray, row: IntArray, y: FloatArray, learn: IntArray
+    tokens: Any, seen: BoolArray, row: IntArray, y: FloatArray, weight: FloatArray, learn: IntArray
 ) -> FloatArray:
     """Outcome expected given images, (n,), by a ridge on tokens averaged over time.
 
@@ -244,7 +257,7 @@ def _expected_outcome(
     """
     from sklearn.linear_model import RidgeCV
 
-    weight = seen / seen.sum(axis=1, keepdims=True)
-    pooled = np.einsum("rt,rtd->rd", weight, tokens.numpy())[row]
-    ridge = RidgeCV(np.logspace(-2, 4, 13)).fit(pooled[learn], y[learn])
+    share = seen / seen.sum(axis=1, keepdims=True)
+    pooled = np.einsum("rt,rtd->rd", share, tokens.numpy())[row]
+    ridge = RidgeCV(np.logspace(-2, 4, 13)).fit(pooled[learn], y[learn], weight[learn])
     return np.asarray(ridge.predict(pooled))

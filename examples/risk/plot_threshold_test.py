@@ -47,9 +47,8 @@ freer.differences("white")
 # ------------------------
 # The two answers for black drivers have opposite signs, so the assumption matters. It need not be
 # made: with ``learn_places`` the standard deviations of what places differ in are learnt, under
-# half-normal priors of scale one. (A scale of a half or of two finds the same.) This takes longer,
-# two to three minutes on two cores. The warning says that the signal of black drivers is weaker
-# than its prior expects.
+# half-normal priors of scale one. This takes longer, a minute or two on two cores. The warning says
+# that the signal of black drivers is weaker than its prior expects.
 priors = ThresholdPriors(guilt=(-3.0, 1.0), place_guilt=1.0, place_signal=1.0, learn_places=True)
 learnt = ThresholdTest(priors=priors, draws=2500, tune=500, chains=2, random_state=0)
 learnt.fit(counties, **roles)

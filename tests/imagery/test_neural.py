@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from causalfair.datasets import make_image_sequence_trial  # noqa: E402
 from causalfair.exceptions import (  # noqa: E402
     CausalFairWarning,
+    ConvergenceError,
     DataError,
     IdentificationError,
 )
@@ -186,8 +187,10 @@ def test_units_with_weight_zero_teach_nothing(small):
     one = train_network(frames, np.arange(60), y, w, np.full(60, 0.5), weight, held, settings, 0)
     flipped = w.copy()
     flipped[mute] = 1 - flipped[mute]
+    shifted = y.copy()
+    shifted[mute] += 100.0
     two = train_network(
-        frames, np.arange(60), y, flipped, np.full(60, 0.5), weight, held, settings, 0
+        frames, np.arange(60), shifted, flipped, np.full(60, 0.5), weight, held, settings, 0
     )
     np.testing.assert_array_equal(one.predict(frames), two.predict(frames))
 
@@ -235,6 +238,10 @@ def test_bad_input(small):
     frame, truth = small
     with pytest.raises(DataError, match="60 places are few for a network.*force=True"):
         tiny(small, force=False)
+    with pytest.raises(ConvergenceError, match="lower learning_rate=1e"):
+        NeuralSequenceEffects(**TINY, learning_rate=1e36).fit(
+            truth["images"], frame["y"], treatment=frame["treatment"], force=True
+        )
     with pytest.raises(DataError, match="60 units, y has 59"):
         tiny(small, y=frame["y"][:-1], treatment=frame["treatment"][:-1])
     with pytest.raises(IdentificationError, match="takes one value"):
